@@ -1,0 +1,4 @@
+"""The world: what the quest designer writes, and how the server looks it up.
+
+Knows documents, places, stages and languages. Knows nothing of HTTP.
+"""

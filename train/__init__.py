@@ -1,0 +1,1 @@
+"""Training: datasets, fitting, evaluation. Never imported by the server."""
