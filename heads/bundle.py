@@ -1,0 +1,183 @@
+"""The bundle: a directory with a model, its heads and a manifest that says they belong together.
+
+Reads and verifies. Building one is `export`'s work.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from heads.spec import HeadSpec
+
+FORMAT = 1
+MANIFEST = "bundle.json"
+MODEL = "model.gguf"
+HEADS = "heads.onnx"
+FALLBACK_MODEL = "fallback.gguf"
+
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class BundleError(Exception):
+    """A bundle cannot be used. The text names the file, what was expected and found, and a remedy."""
+
+    def __init__(self, file: Path | str, expected: str, found: str, remedy: str) -> None:
+        self.file, self.expected, self.found, self.remedy = str(file), expected, found, remedy
+        super().__init__(f"{file}: expected {expected}, found {found}; {remedy}")
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of the bundle, relative to it."""
+
+    path: str
+    size: Annotated[int, msgspec.Meta(ge=0)]
+    sha256: Sha256
+
+
+class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The base model that was fine-tuned."""
+
+    name: str
+    licence: str
+    vocabulary_sha256: Sha256
+    """Hash of the served vocabulary (pieces and types): adapter and heads refuse another."""
+
+
+class ContextSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """llama.cpp context settings that change hidden states; the heads were calibrated under them."""
+
+    kv_type: Literal["f16", "q8_0", "f32"] = "f16"
+    flash_attention: bool = True
+    n_batch: Count = 512
+    n_ubatch: Count = 512
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`bundle.json`."""
+
+    format: int
+    name: str
+    base: Base
+    architecture: str
+    quantisation: str
+    n_embd: Count
+    n_ctx_train: Count
+    prompt_format: Count
+    special_tokens: dict[str, Annotated[int, msgspec.Meta(ge=0)]]
+    heads: HeadSpec
+    context: ContextSettings = ContextSettings()
+    files: tuple[FileEntry, ...]
+    training: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
+    parity: dict[str, Any] = {}
+
+    def entry(self, path: str) -> FileEntry | None:
+        """The entry of the file `path`, if the bundle has it."""
+        return next((entry for entry in self.files if entry.path == path), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle on disk."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def model(self) -> Path:
+        """The GGUF that answers `/ask`."""
+        return self.folder / MODEL
+
+    @property
+    def heads(self) -> Path:
+        """The ONNX graph of the heads."""
+        return self.folder / HEADS
+
+    @property
+    def fallback_model(self) -> Path:
+        """The GGUF of the fallback path: its own if the bundle has one, else `model`."""
+        own = self.folder / FALLBACK_MODEL
+        return own if self.manifest.entry(FALLBACK_MODEL) else self.model
+
+    @property
+    def id(self) -> str:
+        """Name and the first half of the manifest's hash: tells two builds apart in answers and logs."""
+        return f"{self.manifest.name}@{file_sha256(self.folder / MANIFEST)[:12]}"
+
+
+REBUILD = "run `persona bundle build` (default bundle) or `persona pull` again"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the bundle in `folder`. Raises BundleError."""
+    path = folder / MANIFEST
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BundleError(path, "a readable manifest", error.strerror or "an error", REBUILD) from error
+    try:
+        version = msgspec.json.decode(raw, type=_Version).format
+    except msgspec.DecodeError as error:
+        raise BundleError(path, "a manifest with a `format` number", str(error), REBUILD) from error
+    if version != FORMAT:
+        remedy = "update persona-chat-engine" if version > FORMAT else REBUILD
+        raise BundleError(path, f"bundle format {FORMAT}", f"format {version}", remedy)
+    try:
+        return msgspec.json.decode(raw, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise BundleError(path, "a manifest of format 1", str(error), REBUILD) from error
+
+
+class _Version(msgspec.Struct):
+    format: int
+
+
+def load_bundle(
+    folder: Path, *, verify_hashes: bool = True, on_progress: Callable[[int], None] | None = None
+) -> Bundle:
+    """The bundle in `folder`, its files present, inside it, and of the recorded size and hash.
+
+    `on_progress` is called with the number of bytes hashed since its last call. What only the
+    loaded parts can tell (special-token ids, n_embd) is checked by `check_vocabulary` and by
+    `heads.session`. Raises BundleError.
+    """
+    manifest = read_manifest(folder)
+    for required in (MODEL, HEADS):
+        if manifest.entry(required) is None:
+            raise BundleError(folder / MANIFEST, f"an entry for {required}", "none", REBUILD)
+    for entry in manifest.files:
+        _check_file(folder, entry, verify_hashes, on_progress)
+    return Bundle(folder, manifest)
+
+
+def _check_file(
+    folder: Path, entry: FileEntry, verify_hash: bool, on_progress: Callable[[int], None] | None
+) -> None:
+    pure = PurePosixPath(entry.path)
+    path = folder / pure
+    if pure.is_absolute() or ".." in pure.parts or "\\" in entry.path or not pure.parts:
+        raise BundleError(folder / MANIFEST, "paths inside the bundle", repr(entry.path), REBUILD)
+    if not path.is_file():
+        raise BundleError(path, "a file", "none", REBUILD)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(path, "a file inside the bundle", f"a link to {path.resolve()}", REBUILD)
+    if (size := path.stat().st_size) != entry.size:
+        raise BundleError(path, f"{entry.size} bytes", f"{size} bytes", REBUILD)
+    if verify_hash and (found := file_sha256(path, on_progress)) != entry.sha256:
+        raise BundleError(path, f"sha256 {entry.sha256}", found, REBUILD)
+
+
+def file_sha256(path: Path, on_progress: Callable[[int], None] | None = None) -> str:
+    """Hex SHA-256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            if on_progress is not None:
+                on_progress(len(block))
+    return digest.hexdigest()

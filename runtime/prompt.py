@@ -1,0 +1,174 @@
+"""Prompt format 1: the append-only transcript. The only writer of prompts, for training and serving.
+
+Pure text and block structure; `runtime/encoder.py` makes token ids of it.
+
+    <SYS> who the NPC is                       once
+    <CTX>                                      the conversation starts
+      <RAG> description, instructions          only when they changed
+      <PLAYER_STATE> key=value …               only keys that changed
+      <PLAYER> the utterance
+      <STATE> the decision in words            the heads read this token
+      <NPC> the reply, end of sequence
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+FORMAT = 1
+
+COARSE_DELTA = ((0.3, "++"), (0.05, "+"), (-0.05, "="), (-0.3, "-"))
+"""Lower bounds and words of a delta in the decision; below the last bound it is "--"."""
+
+STATE_KEYS = (
+    "quest_stage",
+    "location",
+    "trust",
+    "relationship",
+    "npc_mood",
+    "player_reputation",
+    "items",
+    "actions",
+    "position",
+)
+
+StateValue: TypeAlias = str | float | Sequence[str] | Sequence[float]
+State: TypeAlias = Mapping[str, StateValue]
+
+
+class Special(StrEnum):
+    """The seven special tokens; each opens a block and so closes the one before it."""
+
+    SYS = "<SYS>"
+    CTX = "<CTX>"
+    RAG = "<RAG>"
+    PLAYER_STATE = "<PLAYER_STATE>"
+    PLAYER = "<PLAYER>"
+    STATE = "<STATE>"
+    NPC = "<NPC>"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The base's end-of-sequence token."""
+
+
+Segment: TypeAlias = Special | str | End
+"""A special token, harmless text (never parsed for special tokens), or the end of a reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Npc:
+    """What `<SYS>` says of an NPC, in the language of the conversation."""
+
+    npc_id: str
+    name: str
+    persona: str
+    style: str = ""
+    lore: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a turn brings before the decision. Empty `description` and `instructions`: no `<RAG>`."""
+
+    utterance: str
+    state: State = field(default_factory=dict)
+    description: str = ""
+    instructions: str = ""
+
+
+@dataclass(slots=True)
+class Transcript:
+    """Writes a conversation block by block and remembers what it has shown.
+
+    Nothing written is ever rewritten: each method returns only the segments to append.
+    """
+
+    _shown_rag: tuple[str, str] = ("", "")
+    _shown_state: dict[str, str] = field(default_factory=dict)
+
+    def begin(self, npc: Npc) -> list[Segment]:
+        """`<SYS>` and `<CTX>`."""
+        return [*write_npc(npc), Special.CTX]
+
+    def open_turn(self, turn: Turn) -> list[Segment]:
+        """From `<RAG>` (if it changed) to the `<STATE>` token, which comes last."""
+        return [
+            *self._rag(turn.description, turn.instructions),
+            *self._player_state(turn.state),
+            Special.PLAYER,
+            turn.utterance,
+            Special.STATE,
+        ]
+
+    def past_turn(self, utterance: str, reply: str) -> list[Segment]:
+        """A turn known only from a dialogue history: no state, no decision."""
+        return [Special.PLAYER, utterance, Special.STATE, *decision_segments(""), reply, End()]
+
+    def _rag(self, description: str, instructions: str) -> list[Segment]:
+        rag = (description, instructions)
+        if rag == self._shown_rag or rag == ("", ""):
+            return []
+        self._shown_rag = rag
+        return [Special.RAG, _fields(description=description, instructions=instructions)]
+
+    def _player_state(self, state: State) -> list[Segment]:
+        written = {key: format_value(state[key]) for key in STATE_KEYS if key in state}
+        changed = {k: v for k, v in written.items() if self._shown_state.get(k) != v}
+        if not changed:
+            return []
+        self._shown_state |= changed
+        return [Special.PLAYER_STATE, " ".join(f"{key}={value}" for key, value in changed.items())]
+
+
+def write_npc(npc: Npc) -> list[Segment]:
+    """The `<SYS>` block: the same bytes for every turn and player."""
+    text = _fields(
+        npc_id=npc.npc_id, name=npc.name, persona=npc.persona, style=npc.style, lore=npc.lore
+    )
+    return [Special.SYS, text]
+
+
+def decision_segments(decision: str) -> list[Segment]:
+    """What follows `<STATE>`: the decision's words and `<NPC>`, after which the reply begins."""
+    return [decision, Special.NPC] if decision else [Special.NPC]
+
+
+def fallback_prompt(npc: Npc, situation: str, utterance: str) -> list[Segment]:
+    """The fallback prompt: no `<STATE>`, so nothing is decided."""
+    rag: list[Segment] = [Special.RAG, _fields(description=situation)] if situation else []
+    return [*write_npc(npc), *rag, Special.PLAYER, utterance, Special.NPC]
+
+
+def format_decision(delta: Mapping[str, float], raised: Mapping[str, str | None]) -> str:
+    """A decision in words: coarse deltas, then each raised flag, with its value where it has one.
+
+    >>> format_decision({"trust": 0.12, "relationship": -0.4}, {"give_item": "gold_necklace"})
+    'trust=+ relationship=-- give_item="gold_necklace"'
+    """
+    words = [f"{name}={coarse_delta(value)}" for name, value in delta.items()]
+    words += [
+        name if value is None else f"{name}={format_value(value)}" for name, value in raised.items()
+    ]
+    return " ".join(words)
+
+
+def coarse_delta(value: float) -> str:
+    """One of `++ + = - --`, by COARSE_DELTA."""
+    return next((word for bound, word in COARSE_DELTA if value >= bound), "--")
+
+
+def format_value(value: StateValue) -> str:
+    """Text quoted and escaped, numbers with two decimals, lists in brackets."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, (int, float)):
+        return f"{value:.2f}"
+    return "[" + ",".join(format_value(item) for item in value) + "]"
+
+
+def _fields(**fields: str) -> str:
+    return "\n".join(f"{key}={value}" for key, value in fields.items() if value)
