@@ -1,1 +1,1 @@
-"""What is predicted from the `<STATE>` vector, and the bundle that holds model and heads together."""
+"""What is predicted from the `<STATE>` vector; the bundle that holds model and heads."""

@@ -24,7 +24,7 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class BundleError(Exception):
-    """A bundle cannot be used. The text names the file, what was expected and found, and a remedy."""
+    """A bundle cannot be used; the text names file, expectation, finding and remedy."""
 
     def __init__(self, file: Path | str, expected: str, found: str, remedy: str) -> None:
         self.file, self.expected, self.found, self.remedy = str(file), expected, found, remedy
@@ -49,7 +49,7 @@ class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ContextSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """llama.cpp context settings that change hidden states; the heads were calibrated under them."""
+    """Context settings that change hidden states; the heads were calibrated under them."""
 
     kv_type: Literal["f16", "q8_0", "f32"] = "f16"
     flash_attention: bool = True
@@ -106,7 +106,7 @@ class Bundle:
 
     @property
     def id(self) -> str:
-        """Name and the first half of the manifest's hash: tells two builds apart in answers and logs."""
+        """Name and the start of the manifest's hash: tells two builds apart."""
         return f"{self.manifest.name}@{file_sha256(self.folder / MANIFEST)[:12]}"
 
 
@@ -119,7 +119,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise BundleError(path, "a readable manifest", error.strerror or "an error", REBUILD) from error
+        found = error.strerror or "an error"
+        raise BundleError(path, "a readable manifest", found, REBUILD) from error
     try:
         version = msgspec.json.decode(raw, type=_Version).format
     except msgspec.DecodeError as error:

@@ -30,20 +30,20 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """A nested part of a document."""
 
 
-class NeededNames(Part):
-    """Names that must all be present (`mandatory`) and names of which one is enough (`optional`)."""
+class NeededNames(Part, frozen=True):
+    """Names that must all be present (`mandatory`), and names of which one is enough."""
 
     mandatory: list[str] = []
     optional: list[str] = []
 
 
-class NeededValues(Part):
+class NeededValues(Part, frozen=True):
     """Lower bounds on the NPC's current values, e.g. `{"trust": 0.35}`."""
 
     mandatory: Delta = {}
 
 
-class Conditions(Part):
+class Conditions(Part, frozen=True):
     """What must hold before something may happen; empty parts always hold."""
 
     required_text: list[str] = []
@@ -53,29 +53,29 @@ class Conditions(Part):
     required_delta: NeededValues = NeededValues()
 
 
-class DeltaPolicy(Part):
-    """Bounds of one delta: `min` and `max` of the NPC's value, `per_turn_cap` of one turn's change."""
+class DeltaPolicy(Part, frozen=True):
+    """Bounds of a delta: `min`, `max` of one turn's change, `per_turn_cap` of its size."""
 
     min: Annotated[float, msgspec.Meta(ge=-1, le=1)] = -1.0
     max: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 1.0
     per_turn_cap: Probability = 1.0
 
 
-class FlagPolicy(Part):
-    """Which flags may be raised here. An empty `allowed` allows all that `forbidden` does not name."""
+class FlagPolicy(Part, frozen=True):
+    """Which flags may be raised. An empty `allowed` allows all that `forbidden` does not name."""
 
     allowed: list[str] = []
     forbidden: list[str] = []
 
 
-class ForbiddenTriggers(Part):
+class ForbiddenTriggers(Part, frozen=True):
     """What a player must not say: literal `keywords`, and `text` examples compared by meaning."""
 
     keywords: list[str] = []
     text: list[str] = []
 
 
-class FallbackStyle(Part):
+class FallbackStyle(Part, frozen=True):
     """How the NPC carries itself while it gives a fallback line."""
 
     style: Localised = ""
@@ -83,7 +83,7 @@ class FallbackStyle(Part):
     npc_emotion: str = ""
 
 
-class NpcState(Part):
+class NpcState(Part, frozen=True):
     """What an NPC starts with when the game server sends nothing."""
 
     trust: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.0
@@ -155,7 +155,7 @@ class TriggerMeta(BaseDocument, frozen=True, tag="trigger_meta"):
 
 
 class Fallback(BaseDocument, frozen=True, tag="fallback"):
-    """How the NPC answers when the main path is closed, and lines for when no model can be asked."""
+    """How the NPC answers when the main path is closed; lines for when no model can be asked."""
 
     content: Localised
     fallback_style: FallbackStyle = FallbackStyle()

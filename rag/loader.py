@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from rag.documents import ANY, BaseDocument, Document, Lore
+from rag.documents import ANY, BaseDocument, Document
 
 LORE_SUFFIXES = {".md", ".txt"}
 _FRONT_MATTER = re.compile(r"\A---\n(?P<head>.*?)\n---\n(?P<body>.*)\Z", re.DOTALL)
@@ -84,12 +84,13 @@ def _read_json(path: Path, file: str) -> Iterator[Document | Problem]:
 def _convert(item: object, file: str) -> Document | Problem:
     name = str(item.get("id", "-")) if isinstance(item, dict) else "-"
     try:
-        return msgspec.convert(item, Document)  # type: ignore[arg-type]
+        document: Document = msgspec.convert(item, Document)
     except msgspec.ValidationError as error:
         match = _ERROR_PATH.match(str(error))
         assert match is not None
         key = (match["path"] or "$").removeprefix("$").removeprefix(".")
         return Problem(file, name, key or "-", match["what"])
+    return document
 
 
 def _read_lore(path: Path, file: str) -> Iterator[Document | Problem]:
@@ -103,26 +104,21 @@ def _read_lore(path: Path, file: str) -> Iterator[Document | Problem]:
         pairs = (line.partition(":") for line in match["head"].splitlines() if line.strip())
         head = {key.strip(): value.strip() for key, _, value in pairs}
         text = match["body"]
-    defaults = {"id": path.relative_to(path.parents[0]).stem, "type": "lore"}
+    defaults = {"id": path.stem, "type": "lore"}
     yield _convert({**defaults, **head, "content": text.strip()}, file)
 
 
 def find_duplicates(sources: list[Source]) -> list[Problem]:
-    """Documents whose id another document already has."""
-    seen: dict[str, str] = {}
+    """Documents whose id an earlier document already has."""
+    first: dict[str, str] = {}
     problems = []
     for source in sources:
-        first = seen.setdefault(source.document.id, source.file)
-        if first != source.file or _is_repeated(source, sources):
-            problems.append(
-                Problem(source.file, source.document.id, "id", f"also used in {first}; ids are unique")
-            )
+        name = source.document.id
+        if name in first:
+            what = f"also used in {first[name]}; ids are unique"
+            problems.append(Problem(source.file, name, "id", what))
+        first.setdefault(name, source.file)
     return problems
-
-
-def _is_repeated(source: Source, sources: list[Source]) -> bool:
-    same = [other for other in sources if other.document.id == source.document.id]
-    return same[0] is not source
 
 
 def scope_of(document: BaseDocument) -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""Prompt format 1: the append-only transcript. The only writer of prompts, for training and serving.
+"""Prompt format 1: the append-only transcript, written here alone, for training and serving.
 
 Pure text and block structure; `runtime/encoder.py` makes token ids of it.
 
@@ -72,7 +72,7 @@ class Npc:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a turn brings before the decision. Empty `description` and `instructions`: no `<RAG>`."""
+    """What a turn brings before the decision; without `description`, `instructions` no `<RAG>`."""
 
     utterance: str
     state: State = field(default_factory=dict)
@@ -110,7 +110,7 @@ class Transcript:
 
     def _rag(self, description: str, instructions: str) -> list[Segment]:
         rag = (description, instructions)
-        if rag == self._shown_rag or rag == ("", ""):
+        if rag in (self._shown_rag, ("", "")):
             return []
         self._shown_rag = rag
         return [Special.RAG, _fields(description=description, instructions=instructions)]

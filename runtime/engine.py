@@ -1,0 +1,294 @@
+"""The engine: one thread owns llama.cpp; requests come in from any thread, events go out.
+
+One step: schedule, evaluate, deliver.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from runtime.errors import DecodeError, EngineStopped
+from runtime.llama_backend import Chunk, LlamaContext, Sampler
+from runtime.scheduler import Limits, Plan, Scheduler
+from runtime.sequence import (
+    MAX_DECISION_TOKENS,
+    Done,
+    EngineSequence,
+    Event,
+    Failed,
+    FinishReason,
+    Request,
+    State,
+    Token,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What the engine holds at one moment."""
+
+    num_waiting: int
+    num_running: int
+    num_claimed_sequences: int
+    num_free_cells: int
+
+
+class Engine:
+    """Runs requests on a context, several at a time.
+
+    `start` and `close` it, or use it as a context manager. `submit`, `cancel`, `run` and `stream`
+    may be called from any thread; everything else happens on the engine's own.
+    """
+
+    def __init__(self, context: LlamaContext, *, max_waiting: int = 64) -> None:
+        config = context.config
+        self._context = context
+        self._model = context.model
+        self._scheduler = Scheduler(
+            Limits(config.n_seq_max, config.n_ctx, config.n_batch, waiting=max_waiting)
+        )
+        self._changed = threading.Condition()  # guards the scheduler
+        self._is_stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the owner thread."""
+        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop the owner thread; unfinished requests fail with EngineStopped."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the owner thread is alive."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def stats(self) -> EngineStats:
+        """Counts at this moment."""
+        with self._changed:
+            scheduler = self._scheduler
+            return EngineStats(
+                len(scheduler.waiting),
+                len(scheduler.running),
+                scheduler.num_claimed,
+                scheduler.num_free_cells,
+            )
+
+    def submit(self, request: Request, emit: Callable[[Event], None]) -> EngineSequence:
+        """Queue a request. `emit` gets its events on the engine's thread, Done or Failed last.
+
+        Raises ValueError for an empty prompt, and Overloaded, PromptTooLong or EngineStopped.
+        """
+        if not request.prompt:
+            raise ValueError("the prompt is empty; it needs at least one token")
+        sequence = EngineSequence(request, emit)
+        with self._changed:
+            if self._is_stopping:
+                raise EngineStopped("the engine has been stopped")
+            self._scheduler.add(sequence)
+            self._changed.notify()
+        return sequence
+
+    def cancel(self, sequence: EngineSequence) -> None:
+        """End a request within one step: it gets Done as `cancelled`, unless it is over already."""
+        sequence.is_cancelled = True
+        with self._changed:
+            self._changed.notify()
+
+    def run(self, request: Request) -> Iterator[Event]:
+        """The request's events, for callers that may block. Leaving the iterator cancels it.
+
+        Raises what `submit` raises, and the error of a request that failed.
+        """
+        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        sequence = self.submit(request, events.put)
+        try:
+            while True:
+                event = events.get()
+                if isinstance(event, Failed):
+                    raise event.error
+                yield event
+                if isinstance(event, Done):
+                    return
+        finally:
+            self.cancel(sequence)
+
+    async def stream(self, request: Request) -> AsyncIterator[Event]:
+        """The request's events, for asyncio. Closing the iterator cancels it; raises as `run`."""
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[Event] = asyncio.Queue()
+
+        def emit(event: Event) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+        sequence = self.submit(request, emit)
+        try:
+            while True:
+                event = await events.get()
+                if isinstance(event, Failed):
+                    raise event.error
+                yield event
+                if isinstance(event, Done):
+                    return
+        finally:
+            self.cancel(sequence)
+
+    def step(self) -> bool:
+        """Evaluate one batch and deliver what came of it; whether there was anything to do.
+
+        Called by the owner thread, or by a test instead of it.
+        """
+        plan = self._schedule()
+        if not plan.slices:
+            return False
+        try:
+            rows = self._evaluate(plan)
+        except DecodeError as error:
+            logger.exception("a batch of %d sequences failed", len(plan.slices))
+            for part in plan.slices:
+                self._fail(part.sequence, error)
+            return True
+        for part, row in zip(plan.slices, rows, strict=True):
+            part.sequence.num_evaluated += part.count
+            self._deliver(part.sequence, row if part.is_output else None)
+        return True
+
+    def _loop(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._scheduler.has_work or self._is_stopping)
+                if self._is_stopping:
+                    break
+            try:
+                self.step()
+            except Exception as error:  # a defect must not leave callers waiting for ever
+                logger.exception("the engine failed")
+                self._fail_all(error)
+        self._fail_all(EngineStopped("the engine was stopped before the reply was finished"))
+
+    def _schedule(self) -> Plan:
+        now = time.monotonic()
+        for sequence in self._open_sequences():
+            if sequence.is_cancelled:
+                self._finish(sequence, FinishReason.CANCELLED)
+            elif sequence.is_late(now):
+                self._finish(sequence, FinishReason.DEADLINE)
+        with self._changed:
+            for sequence in self._scheduler.admit():
+                sequence.watch.mark("queue")
+                sequence.sampler = Sampler(sequence.request.sampling, self._model.n_vocab)
+            return self._scheduler.plan()
+
+    def _evaluate(self, plan: Plan) -> list[int]:
+        chunks = []
+        for part in plan.slices:
+            sequence, start = part.sequence, part.sequence.num_evaluated
+            assert sequence.seq_id is not None, "only admitted sequences are planned"
+            tokens = sequence.tokens[start : start + part.count]
+            chunks.append(Chunk(sequence.seq_id, start, tokens, part.is_output))
+        return self._context.decode(chunks, embeddings=plan.embeddings)
+
+    def _deliver(self, sequence: EngineSequence, row: int | None) -> None:
+        if sequence.is_state_due:
+            if sequence.num_pending == 0:
+                assert row is not None, "<STATE> is an output"
+                self._decide(sequence, row)
+            elif sequence.num_pending == 1:
+                sequence.watch.mark("prefill")
+        elif row is not None:
+            sequence.watch.mark("prefill")
+            self._reply(sequence, row)
+
+    def _decide(self, sequence: EngineSequence, row: int) -> None:
+        vector = self._context.embedding(row)
+        sequence.watch.mark("state")
+        assert sequence.request.on_state is not None
+        try:
+            decision = sequence.request.on_state(vector)
+            if not 0 < len(decision) <= MAX_DECISION_TOKENS:
+                raise ValueError(
+                    f"on_state gave {len(decision)} tokens; it must give 1 to {MAX_DECISION_TOKENS}"
+                )
+        except Exception as error:  # the caller's code: its error is the caller's
+            self._fail(sequence, error)
+            return
+        sequence.decide(decision)
+        self._emit(sequence, State(vector))
+
+    def _reply(self, sequence: EngineSequence, row: int) -> None:
+        assert sequence.sampler is not None, "admitted sequences have a sampler"
+        token = sequence.sampler.sample(self._context, row)
+        sequence.watch.mark("first_token")
+        if self._model.is_end(token) or self._model.is_control(token):
+            self._finish(sequence, FinishReason.STOP)
+            return
+        sequence.tokens.append(token)
+        if text := sequence.text.push(self._model.piece(token)):
+            self._emit(sequence, Token(text))
+        if sequence.text.is_stopped:
+            self._finish(sequence, FinishReason.STOP)
+        elif len(sequence.reply) >= sequence.request.sampling.max_tokens:
+            self._finish(sequence, FinishReason.LENGTH)
+
+    def _finish(self, sequence: EngineSequence, reason: FinishReason) -> None:
+        sequence.watch.mark("total")
+        self._release(sequence)
+        if text := sequence.text.finish():
+            self._emit(sequence, Token(text))
+        reply, usage, timings = tuple(sequence.reply), sequence.usage(), sequence.watch.timings()
+        self._emit(sequence, Done(reason, reply, usage, timings))
+
+    def _fail(self, sequence: EngineSequence, error: Exception) -> None:
+        self._release(sequence)
+        self._emit(sequence, Failed(error))
+
+    def _fail_all(self, error: Exception) -> None:
+        for sequence in self._open_sequences():
+            self._fail(sequence, error)
+
+    def _open_sequences(self) -> list[EngineSequence]:
+        with self._changed:
+            return [*self._scheduler.running, *self._scheduler.waiting]
+
+    def _release(self, sequence: EngineSequence) -> None:
+        if sequence.seq_id is not None:
+            self._context.forget(sequence.seq_id)
+        if sequence.sampler is not None:
+            sequence.sampler.close()
+        with self._changed:
+            self._scheduler.remove(sequence)
+
+    def _emit(self, sequence: EngineSequence, event: Event) -> None:
+        try:
+            sequence.emit(event)
+        except RuntimeError:  # the caller's event loop is closed: nobody listens any more
+            logger.debug("a request's listener is gone", exc_info=True)
+            sequence.is_cancelled = True

@@ -1,0 +1,31 @@
+"""Everything the runtime raises on purpose."""
+
+
+class RuntimeFault(Exception):
+    """Base of the runtime's errors."""
+
+
+class ModelError(RuntimeFault):
+    """A GGUF cannot be loaded, or has not what is needed of it."""
+
+
+class DecodeError(RuntimeFault):
+    """llama.cpp could not evaluate a batch. `is_full` if only KV cells were missing."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        self.is_full = code == 1
+        what = "no KV cells are left for the batch" if self.is_full else "llama.cpp failed"
+        super().__init__(f"{what} (llama_decode returned {code})")
+
+
+class Overloaded(RuntimeFault):
+    """The waiting queue is full; the request was not taken."""
+
+
+class PromptTooLong(RuntimeFault):
+    """A prompt and the reply asked for can never fit the KV cache."""
+
+
+class EngineStopped(RuntimeFault):
+    """The engine is not running (any more)."""

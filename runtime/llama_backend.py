@@ -1,0 +1,386 @@
+"""The only module that imports llama_cpp: weights, vocabulary, KV cache, batches, samplers.
+
+Uses the C API by ctypes: the package's own batch class restarts positions and knows one sequence
+only. Nothing here is thread-safe; one thread owns a context.
+"""
+
+import ctypes
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import llama_cpp.llama_cpp as C  # noqa: N812 (the C API)
+import numpy as np
+import numpy.typing as npt
+
+from runtime.errors import DecodeError, ModelError
+from runtime.sampling import MAX_SEED, SamplingParams
+
+Vector = npt.NDArray[np.float32]
+
+logger = logging.getLogger(__name__)
+
+_GGML_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}
+_FILE_TYPES = {
+    "f32": C.LLAMA_FTYPE_ALL_F32,
+    "f16": C.LLAMA_FTYPE_MOSTLY_F16,
+    "q4_0": C.LLAMA_FTYPE_MOSTLY_Q4_0,
+    "q8_0": C.LLAMA_FTYPE_MOSTLY_Q8_0,
+    "q4_k_m": C.LLAMA_FTYPE_MOSTLY_Q4_K_M,
+    "q5_k_m": C.LLAMA_FTYPE_MOSTLY_Q5_K_M,
+    "q6_k": C.LLAMA_FTYPE_MOSTLY_Q6_K,
+}
+_PIECE_BYTES = 256
+_PENALTY_TOKENS = 64
+_ERROR_LEVEL = 4
+
+_recent_errors: deque[str] = deque(maxlen=4)
+
+
+@C.llama_log_callback  # type: ignore[untyped-decorator]
+def _on_log(level: int, text: bytes, _: Any) -> None:
+    message = text.decode("utf-8", errors="replace").strip()
+    if level == _ERROR_LEVEL:
+        _recent_errors.append(message)
+    logger.debug("%s", message)
+
+
+@cache
+def _start_llama() -> None:
+    C.llama_log_set(_on_log, ctypes.c_void_p(0))
+    C.llama_backend_init()
+
+
+def cpu_features() -> dict[str, bool]:
+    """CPU features that this build of llama.cpp uses here, e.g. `{"AVX2": True, …}`."""
+    _start_llama()
+    info = C.llama_print_system_info().decode()
+    pairs = (part.rpartition(":")[2].partition("=") for part in info.split("|") if "=" in part)
+    return {name.strip(): value.strip() == "1" for name, _, value in pairs}
+
+
+def quantize(source: Path, target: Path, type_name: str, *, n_threads: int = 2) -> None:
+    """Write `source` as `target` with llama.cpp's quantiser (`q4_k_m`, `q8_0`, …).
+
+    Raises ModelError when the type is unknown or llama.cpp fails.
+    """
+    _start_llama()
+    if type_name not in _FILE_TYPES:
+        raise ModelError(f"unknown type {type_name!r}; one of {', '.join(_FILE_TYPES)}")
+    params = C.llama_model_quantize_default_params()
+    params.ftype, params.nthread = _FILE_TYPES[type_name], n_threads
+    params.allow_requantize = True
+    code = C.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params))
+    if code != 0:
+        raise ModelError(f"{source}: quantising to {type_name} failed: {_last_error()}")
+
+
+def _last_error() -> str:
+    return _recent_errors[0] if _recent_errors else "llama.cpp gave no reason"
+
+
+class LlamaModel:
+    """Weights and vocabulary of one GGUF; only the vocabulary with `vocab_only`.
+
+    Raises ModelError when llama.cpp cannot load the file.
+    """
+
+    def __init__(self, path: Path, *, vocab_only: bool = False) -> None:
+        _start_llama()
+        if not path.is_file():
+            raise ModelError(f"{path}: no such file; build or pull the bundle that should hold it")
+        params = C.llama_model_default_params()
+        params.vocab_only = vocab_only
+        _recent_errors.clear()
+        self.path = path
+        self.handle = C.llama_model_load_from_file(str(path).encode(), params)
+        if not self.handle:
+            raise ModelError(f"{path}: not a model that llama.cpp can load: {_last_error()}")
+        self._vocab = C.llama_model_get_vocab(self.handle)
+        self.n_vocab: int = C.llama_vocab_n_tokens(self._vocab)
+        self.n_embd: int = C.llama_model_n_embd(self.handle)
+        self.n_ctx_train: int = C.llama_model_n_ctx_train(self.handle)
+        self.architecture = self.metadata("general.architecture") or "unknown"
+        self.bos = self._token_or_none(C.llama_vocab_bos(self._vocab))
+        eos = self._token_or_none(C.llama_vocab_eos(self._vocab))
+        if eos is None:
+            raise ModelError(f"{path}: the vocabulary has no end-of-sequence token")
+        self.eos: int = eos
+        self._piece_buffer = ctypes.create_string_buffer(_PIECE_BYTES)
+        self._ids: dict[str, int] | None = None
+
+    def close(self) -> None:
+        """Free the weights. Contexts made from them must be closed first."""
+        if self.handle:
+            C.llama_model_free(self.handle)
+            self.handle = None
+
+    def metadata(self, key: str) -> str | None:
+        """A metadata value as text."""
+        buffer = ctypes.create_string_buffer(1024)
+        size = C.llama_model_meta_val_str(self.handle, key.encode(), buffer, len(buffer))
+        return None if size < 0 else buffer.value.decode("utf-8", errors="replace")
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of `text`. No special tokens are parsed from it and no BOS is added."""
+        raw = text.encode("utf-8")
+        capacity = len(raw) + 16
+        buffer = (C.llama_token * capacity)()
+        count = C.llama_tokenize(self._vocab, raw, len(raw), buffer, capacity, False, False)
+        assert count >= 0, "a token covers at least one byte"
+        return list(buffer[:count])
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that `token` stands for; empty for control tokens."""
+        size = C.llama_token_to_piece(
+            self._vocab, token, self._piece_buffer, _PIECE_BYTES, 0, False
+        )
+        if size < 0:
+            self._piece_buffer = ctypes.create_string_buffer(-size)
+            size = C.llama_token_to_piece(self._vocab, token, self._piece_buffer, -size, 0, False)
+        return self._piece_buffer.raw[:size]
+
+    def token_text(self, token: int) -> str:
+        """The vocabulary entry of `token` as it is stored."""
+        raw: bytes = C.llama_vocab_get_text(self._vocab, token)
+        return raw.decode("utf-8", errors="replace")
+
+    def find_token(self, text: str) -> int | None:
+        """The id of the vocabulary entry spelt exactly `text`."""
+        if self._ids is None:
+            self._ids = {self.token_text(token): token for token in range(self.n_vocab)}
+        return self._ids.get(text)
+
+    def is_control(self, token: int) -> bool:
+        """Whether text can never tokenise to `token`."""
+        return bool(C.llama_vocab_is_control(self._vocab, token))
+
+    def is_byte(self, token: int) -> bool:
+        """Whether `token` stands for one raw byte."""
+        return bool(C.llama_vocab_get_attr(self._vocab, token) & C.LLAMA_TOKEN_ATTR_BYTE)
+
+    def is_end(self, token: int) -> bool:
+        """Whether `token` ends a generation (end of sequence, of turn, …)."""
+        return bool(C.llama_vocab_is_eog(self._vocab, token))
+
+    @staticmethod
+    def _token_or_none(token: int) -> int | None:
+        return token if token >= 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class ContextConfig:
+    """Settings of a llama.cpp context.
+
+    `n_ctx` counts KV cells, shared by all sequences; `n_seq_max` is from 1 to 256. `n_threads`
+    works on single tokens, `n_threads_batch` on prompts.
+    """
+
+    n_ctx: int = 8192
+    n_seq_max: int = 16
+    n_batch: int = 512
+    n_ubatch: int = 512
+    n_threads: int = 2
+    n_threads_batch: int = 2
+    kv_type: Literal["f16", "q8_0", "f32"] = "f16"
+    flash_attention: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive tokens of one sequence in a batch, at `position` of that sequence.
+
+    `is_output`: whether logits (and the embedding, if the batch has them) of the last token are
+    wanted.
+    """
+
+    seq_id: int
+    position: int
+    tokens: Sequence[int]
+    is_output: bool
+
+
+class LlamaContext:
+    """KV cache and compute buffers over a model; evaluates batches of chunks."""
+
+    def __init__(self, model: LlamaModel, config: ContextConfig) -> None:
+        self.model, self.config = model, config
+        self.handle = C.llama_init_from_model(model.handle, _context_params(config))
+        if not self.handle:
+            raise ModelError(
+                f"{model.path}: no context of {config.n_ctx} cells: {_last_error()}; "
+                "lower PERSONA_N_CTX"
+            )
+        self._memory = C.llama_get_memory(self.handle)
+        self._batch = _BatchBuffer(config.n_batch)
+        self._has_embeddings = False
+        self.num_outputs = 0
+        """Tokens whose logits were computed since the context was made."""
+
+    def close(self) -> None:
+        """Free the context."""
+        if self.handle:
+            C.llama_free(self.handle)
+            self.handle = None
+
+    def decode(self, chunks: Sequence[Chunk], *, embeddings: bool = False) -> list[int]:
+        """Evaluate `chunks` in one batch; the row of each chunk's last token in that batch.
+
+        With `embeddings` llama.cpp computes logits and embeddings for every token of the batch,
+        so give it nothing but output tokens. Raises DecodeError.
+        """
+        rows = self._batch.fill(chunks)
+        if embeddings != self._has_embeddings:
+            C.llama_set_embeddings(self.handle, embeddings)
+            self._has_embeddings = embeddings
+        code = C.llama_decode(self.handle, self._batch.struct)
+        if code != 0:
+            raise DecodeError(code)
+        self.num_outputs += self._batch.num_outputs(embeddings)
+        return rows
+
+    def logits(self, row: int) -> Vector:
+        """Logits at a row of the last batch, float32 [n_vocab], copied."""
+        pointer = C.llama_get_logits_ith(self.handle, row)
+        assert pointer, f"row {row} was not an output"
+        return np.ctypeslib.as_array(pointer, (self.model.n_vocab,)).copy()
+
+    def embedding(self, row: int) -> Vector:
+        """Final-norm hidden state at a row of the last batch, float32 [n_embd], copied."""
+        pointer = C.llama_get_embeddings_ith(self.handle, row)
+        assert pointer, f"row {row} has no embedding"
+        return np.ctypeslib.as_array(pointer, (self.model.n_embd,)).copy()
+
+    def evaluate(self, tokens: Sequence[int]) -> Vector:
+        """Logits after each of `tokens`, float32 [len(tokens), n_vocab]; forgets all sequences.
+
+        For measuring: this is the costly way.
+        """
+        self.clear()
+        result = np.empty((len(tokens), self.model.n_vocab), np.float32)
+        for start in range(0, len(tokens), self.config.n_batch):
+            part = tokens[start : start + self.config.n_batch]
+            self._batch.fill([Chunk(0, start, part, is_output=True)])
+            self._batch.output[: len(part)] = 1
+            if code := C.llama_decode(self.handle, self._batch.struct):
+                raise DecodeError(code)
+            for row in range(len(part)):
+                result[start + row] = self.logits(row)
+        return result
+
+    def clear(self) -> None:
+        """Forget all sequences."""
+        C.llama_memory_clear(self._memory, False)
+
+    def forget(self, seq_id: int, start: int = 0) -> None:
+        """Free the cells of a sequence from position `start` on."""
+        C.llama_memory_seq_rm(self._memory, seq_id, start, -1)
+
+    def share(self, source: int, target: int, end: int) -> None:
+        """Let `target` have the first `end` cells of `source` too: metadata only."""
+        C.llama_memory_seq_cp(self._memory, source, target, 0, end)
+
+    def num_cells(self, seq_id: int) -> int:
+        """Positions that a sequence holds."""
+        return int(C.llama_memory_seq_pos_max(self._memory, seq_id)) + 1
+
+
+def _context_params(config: ContextConfig) -> C.llama_context_params:
+    params = C.llama_context_default_params()
+    params.n_ctx, params.n_seq_max = config.n_ctx, config.n_seq_max
+    params.n_batch, params.n_ubatch = config.n_batch, min(config.n_ubatch, config.n_batch)
+    params.n_threads, params.n_threads_batch = config.n_threads, config.n_threads_batch
+    params.type_k = params.type_v = _GGML_TYPES[config.kv_type]
+    params.flash_attn_type = 1 if config.flash_attention else 0
+    params.pooling_type = C.LLAMA_POOLING_TYPE_NONE
+    params.embeddings = False
+    params.kv_unified = True  # partial seq_cp asserts without it
+    params.swa_full = True  # a sliding window's prefixes can't be reused without it
+    params.no_perf = True
+    return params
+
+
+class _BatchBuffer:
+    """The arrays behind one llama_batch, filled by slices; each token belongs to one sequence."""
+
+    def __init__(self, capacity: int) -> None:
+        self._token, self._position, self._seq_id = np.zeros((3, capacity), np.int32)
+        self._num_seq_ids = np.ones(capacity, np.int32)
+        self.output = np.zeros(capacity, np.int8)
+        seq_pointer = ctypes.POINTER(C.llama_seq_id)
+        base, step = self._seq_id.ctypes.data, self._seq_id.itemsize
+        self._seq_pointers = (seq_pointer * capacity)(
+            *(ctypes.cast(base + i * step, seq_pointer) for i in range(capacity))
+        )
+        self.struct = C.llama_batch(
+            n_tokens=0,
+            token=self._token.ctypes.data_as(ctypes.POINTER(C.llama_token)),
+            embd=None,
+            pos=self._position.ctypes.data_as(ctypes.POINTER(C.llama_pos)),
+            n_seq_id=self._num_seq_ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            seq_id=ctypes.cast(self._seq_pointers, ctypes.POINTER(seq_pointer)),
+            logits=self.output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
+
+    def fill(self, chunks: Sequence[Chunk]) -> list[int]:
+        """Write the chunks one after another; the row of each one's last token."""
+        rows, start = [], 0
+        for chunk in chunks:
+            end = start + len(chunk.tokens)
+            self._token[start:end] = chunk.tokens
+            self._position[start:end] = range(chunk.position, chunk.position + end - start)
+            self._seq_id[start:end] = chunk.seq_id
+            self.output[start:end] = 0
+            self.output[end - 1] = chunk.is_output
+            rows.append(end - 1)
+            start = end
+        self.struct.n_tokens = start
+        return rows
+
+    def num_outputs(self, embeddings: bool) -> int:
+        size = self.struct.n_tokens
+        return size if embeddings else int(self.output[:size].sum())
+
+
+class Sampler:
+    """A llama.cpp sampler chain made from SamplingParams; remembers what it drew."""
+
+    def __init__(self, params: SamplingParams, n_vocab: int) -> None:
+        self.handle = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
+        for part in _sampler_parts(params, n_vocab):
+            C.llama_sampler_chain_add(self.handle, part)
+
+    def sample(self, context: LlamaContext, row: int) -> int:
+        """Draw a token from the logits at a row of the context's last batch."""
+        return int(C.llama_sampler_sample(self.handle, context.handle, row))
+
+    def close(self) -> None:
+        """Free the chain."""
+        if self.handle:
+            C.llama_sampler_free(self.handle)
+            self.handle = None
+
+
+def _sampler_parts(params: SamplingParams, n_vocab: int) -> list[Any]:
+    parts = []
+    if params.repetition_penalty != 1:
+        penalty = params.repetition_penalty
+        parts.append(C.llama_sampler_init_penalties(n_vocab, _PENALTY_TOKENS, penalty, 0.0, 0.0))
+    if params.temperature == 0:
+        return [*parts, C.llama_sampler_init_greedy()]
+    if params.top_k:
+        parts.append(C.llama_sampler_init_top_k(params.top_k))
+    if params.top_p < 1:
+        parts.append(C.llama_sampler_init_top_p(params.top_p, 1))
+    if params.min_p > 0:
+        parts.append(C.llama_sampler_init_min_p(params.min_p, 1))
+    seed = MAX_SEED + 1 if params.seed is None else params.seed  # the last value draws a seed
+    return [
+        *parts,
+        C.llama_sampler_init_temp(params.temperature),
+        C.llama_sampler_init_dist(seed),
+    ]
