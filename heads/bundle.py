@@ -4,6 +4,7 @@ Reads and verifies. Building one is `export`'s work.
 """
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -29,6 +30,19 @@ class BundleError(Exception):
     def __init__(self, file: Path | str, expected: str, found: str, remedy: str) -> None:
         self.file, self.expected, self.found, self.remedy = str(file), expected, found, remedy
         super().__init__(f"{file}: expected {expected}, found {found}; {remedy}")
+
+
+def cache_folder() -> Path:
+    """Where built bundles live: $PERSONA_CACHE, else persona-chat-engine in the user's cache."""
+    if own := os.environ.get("PERSONA_CACHE"):
+        return Path(own)
+    caches = os.environ.get("XDG_CACHE_HOME")
+    return (Path(caches) if caches else Path.home() / ".cache") / "persona-chat-engine"
+
+
+def default_bundle_folder() -> Path:
+    """Where `persona bundle build` puts the default bundle and `persona serve` looks for it."""
+    return cache_folder() / "bundles" / "default"
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,0 +1,59 @@
+"""The command `persona`: finds its sub-commands by entry point, so that serving imports no tools.
+
+Each package registers `add_commands(commands)` under the entry-point group `persona.commands`; a
+command sets `run(args) -> exit code` as its default.
+"""
+
+import argparse
+import sys
+from importlib.metadata import EntryPoint, entry_points
+
+from heads.bundle import BundleError
+from rag.loader import WorldError
+from runtime.errors import RuntimeFault
+from server.settings import SettingsError
+
+GROUP = "persona.commands"
+INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    parser = argparse.ArgumentParser(prog="persona", description="An edge runtime for game NPCs.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        _register(entry, commands)
+    args = parser.parse_args(arguments)
+    try:
+        code: int = args.run(args)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (BundleError, WorldError, RuntimeFault, SettingsError, OSError) as error:
+        print(f"persona: {error}", file=sys.stderr)
+        return 1
+    return code
+
+
+def _register(
+    entry: EntryPoint, commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
+) -> None:
+    """Add an entry point's commands, or one that says which extra is missing."""
+    try:
+        add_commands = entry.load()
+    except ModuleNotFoundError as error:
+        missing = error.name
+        parser = commands.add_parser(entry.name, help=f"needs the package {missing}")
+        parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+        parser.set_defaults(run=lambda _: _say_missing(entry.name, missing))
+    else:
+        add_commands(commands)
+
+
+def _say_missing(command: str, module: str | None) -> int:
+    print(
+        f"persona {command}: the Python package {module!r} is not installed; "
+        "install the extra that has it, e.g. pip install 'persona-chat-engine[demo,train,export]'",
+        file=sys.stderr,
+    )
+    return 1

@@ -1,0 +1,138 @@
+"""`persona serve`, `ask`, `doctor` and `world check`."""
+
+import argparse
+import asyncio
+import logging
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import msgspec
+import uvicorn
+from rich.console import Console
+from rich.table import Table
+
+from rag.world import load_world
+from server import doctor
+from server.http import make_app
+from server.schemas import Answer, AskContext, AskRequest, GenParams, TokenEvent
+from server.service import Service, open_service
+from server.settings import read_settings
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the commands of the server."""
+    serve = commands.add_parser("serve", help="answer /ask over HTTP")
+    serve.add_argument("--host", help="address to bind (PERSONA_HOST)")
+    serve.add_argument("--port", type=int, help="port to bind (PERSONA_PORT)")
+    serve.set_defaults(run=run_serve)
+
+    ask = commands.add_parser("ask", help="answer one turn here, without a server")
+    ask.add_argument("text", help="what the player says")
+    ask.add_argument("--npc", required=True, help="id of the NPC")
+    ask.add_argument("--player", default="cli", help="id of the player")
+    ask.add_argument("--context", default="{}", help="game state as JSON, as in /ask")
+    ask.add_argument("--temperature", type=float, help="0 is greedy")
+    ask.add_argument("--seed", type=int, help="same seed, same line")
+    ask.add_argument("--json", action="store_true", help="print the whole answer as JSON")
+    ask.set_defaults(run=run_ask)
+
+    check = commands.add_parser("doctor", help="say what is installed and what is missing")
+    check.set_defaults(run=lambda _: doctor.run(read_settings()))
+
+    world = commands.add_parser("world", help="work on a world folder")
+    actions = world.add_subparsers(required=True, metavar="ACTION")
+    world_check = actions.add_parser("check", help="report every problem of a world")
+    world_check.add_argument("folder", type=Path)
+    world_check.set_defaults(run=run_world_check)
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or Ctrl-C."""
+    settings = read_settings()
+    given = {name: getattr(args, name) for name in ("host", "port")}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    settings = msgspec.structs.replace(settings, **chosen)
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+
+    def loading() -> AbstractContextManager[Service]:
+        return open_service(settings, lambda part: _log.info("loading %s", part))
+
+    config = uvicorn.Config(
+        make_app(loading),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=30,
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+_log = logging.getLogger(__name__)
+
+
+def run_ask(args: argparse.Namespace) -> int:
+    """Answer one turn with the pipeline that the server uses."""
+    try:
+        request = AskRequest(
+            npc_id=args.npc,
+            player_id=args.player,
+            text=args.text,
+            context=msgspec.json.decode(args.context, type=AskContext),
+            gen_params=msgspec.convert(
+                {"temperature": args.temperature, "seed": args.seed}, GenParams
+            ),
+        )
+    except msgspec.MsgspecError as error:
+        print(f"persona ask: {error}", file=sys.stderr)
+        return 1
+    with open_service(read_settings()) as service:
+        answer = asyncio.run(_ask(service, request, is_quiet=args.json))
+    if args.json:
+        print(msgspec.json.format(msgspec.json.encode(answer)).decode())
+    else:
+        Console().print(_table(answer))
+    return 0
+
+
+async def _ask(service: Service, request: AskRequest, *, is_quiet: bool) -> Answer:
+    turn = service.dialogue.read(request)
+    async for event in service.dialogue.answer(request, turn):
+        if isinstance(event, TokenEvent) and not is_quiet:
+            print(event.text, end="", flush=True)
+        if isinstance(event, Answer):
+            print(end="" if is_quiet else "\n")
+            return event
+    raise AssertionError("a turn ends with an answer")
+
+
+def _table(answer: Answer) -> Table:
+    table = Table(title=f"{answer.meta.npc_id}, path {answer.meta.path}", title_justify="left")
+    table.add_column("output")
+    table.add_column("value")
+    table.add_column("why", overflow="fold")
+    for name, change in answer.delta.items():
+        table.add_row(name, f"{change:+.3f}", "")
+    for name, is_raised in answer.flags.items():
+        detail = answer.meta.flags_detail.get(name)
+        why = ""
+        if detail is not None:
+            why = f"score {detail.score:.3f}, threshold {detail.threshold:.3f}"
+            why += f", held back: {detail.held_back}" if detail.held_back else ""
+            why += f", {detail.value}" if detail.value is not None else ""
+        table.add_row(name, "raised" if is_raised else "-", why)
+    return table
+
+
+def run_world_check(args: argparse.Namespace) -> int:
+    """Load a world; WorldError lists what is wrong with it."""
+    world = load_world(args.folder)
+    print(
+        f"{args.folder}: {world.num_documents} documents, {len(world.npcs)} NPCs, no problem found"
+    )
+    return 0

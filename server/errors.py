@@ -1,0 +1,83 @@
+"""What can go wrong with a request, and the one table that makes problem+json of it."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from runtime.errors import EngineStopped, Overloaded, PromptTooLong
+
+
+class RequestError(Exception):
+    """A request that cannot be answered; the text says what is wrong with which value."""
+
+
+class MalformedBody(RequestError):
+    """The body is not JSON."""
+
+
+class BodyTooLarge(RequestError):
+    """The body is over the limit."""
+
+
+class UnknownNpc(RequestError):
+    """The world has no NPC of this id."""
+
+
+class DeadlinePassed(RequestError):
+    """The state was not ready in time, and there is no world to answer from."""
+
+
+class InvalidField(RequestError):
+    """A field has a wrong type or value; `path` is a JSON path like `$.context.npc_state.trust`."""
+
+    def __init__(self, path: str, what: str) -> None:
+        self.path = path
+        super().__init__(what)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How an error is told over HTTP. `code` is stable: clients may branch on it."""
+
+    status: int
+    code: str
+    title: str
+    retry_after_s: int | None = None
+
+
+TABLE: dict[type[Exception], Kind] = {
+    MalformedBody: Kind(400, "malformed_json", "The body is not valid JSON"),
+    UnknownNpc: Kind(404, "unknown_npc", "No such NPC"),
+    BodyTooLarge: Kind(413, "body_too_large", "The body is too large"),
+    InvalidField: Kind(422, "invalid_field", "A field has a wrong type or value"),
+    PromptTooLong: Kind(422, "prompt_too_long", "The prompt can never fit"),
+    Overloaded: Kind(429, "overloaded", "Too many requests are waiting", retry_after_s=2),
+    DeadlinePassed: Kind(503, "deadline", "The deadline passed", retry_after_s=2),
+    EngineStopped: Kind(503, "not_ready", "The engine is not running", retry_after_s=5),
+}
+INTERNAL = Kind(500, "internal", "The server failed")
+NOT_FOUND = Kind(404, "not_found", "No such route")
+METHOD_NOT_ALLOWED = Kind(405, "method_not_allowed", "The route has other methods")
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error as RFC 9457 problem details, with the stable `code` and, for 422, the `field`."""
+
+    title: str
+    status: int
+    code: str
+    detail: str
+    field: str | None = None
+    type: str = "about:blank"
+
+
+def kind_of(error: Exception) -> Kind:
+    """The table's entry for `error`, INTERNAL if it has none."""
+    return next((TABLE[cls] for cls in type(error).__mro__ if cls in TABLE), INTERNAL)
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem to send for `error`; the text of an unexpected one stays inside."""
+    kind = kind_of(error)
+    detail = kind.title if kind is INTERNAL else str(error)
+    return Problem(kind.title, kind.status, kind.code, detail, getattr(error, "path", None))

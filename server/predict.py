@@ -1,0 +1,64 @@
+"""`/predict_main`: a prompt written by someone else, in the tagged text format."""
+
+import re
+import time
+from collections.abc import Sequence
+
+from runtime.prompt import Segment, Special, decision_segments, format_decision
+from runtime.sequence import Request, Token, Vector
+from server.errors import DeadlinePassed, InvalidField
+from server.reply import ReplyCleaner
+from server.schemas import Prediction, PredictRequest
+from server.service import Service
+
+_TAG = re.compile("|".join(re.escape(special) for special in Special))
+
+
+def parse_prompt(text: str) -> list[Segment]:
+    """Segments of a tagged prompt up to its last `<STATE>`; what follows is ours to write.
+
+    Raises InvalidField if there is no `<STATE>`.
+    """
+    segments: list[Segment] = []
+    start = 0
+    for match in _TAG.finditer(text):
+        segments += [text[start : match.start()], Special(match.group())]
+        start = match.end()
+    if Special.STATE not in segments:
+        raise InvalidField("$.prompt", "has no <STATE>, the token that the heads read")
+    last = len(segments) - segments[::-1].index(Special.STATE)
+    return [segment for segment in segments[:last] if segment]
+
+
+async def predict(service: Service, body: PredictRequest) -> Prediction:
+    """Deltas, flags and line for a prompt, by the manifest's thresholds; no world has a say.
+
+    Raises InvalidField, Overloaded, PromptTooLong or DeadlinePassed.
+    """
+    heads, encoder = service.heads, service.encoder
+    deltas: list[float] = []
+    flags: dict[str, bool] = {}
+
+    def on_state(vector: Vector) -> Sequence[int]:
+        prediction = heads.predict(vector)
+        deltas.extend(round(value, 3) for value in prediction.delta.values())
+        scores = prediction.flag_scores
+        flags.update({head.name: scores[head.name] >= head.threshold for head in heads.spec.flags})
+        raised = {name: None for name, is_raised in flags.items() if is_raised}
+        words = format_decision(prediction.delta, raised)
+        return encoder.encode(decision_segments(words))
+
+    request = Request(
+        encoder.begin(parse_prompt(body.prompt)),
+        body.gen_params.sampling("\n"),
+        on_state,
+        deadline=time.monotonic() + service.settings.deadline_ms / 1e3,
+    )
+    cleaner = ReplyCleaner()
+    async for event in service.engine.stream(request):
+        if isinstance(event, Token):
+            cleaner.push(event.text)
+    cleaner.finish()
+    if not deltas:
+        raise DeadlinePassed(f"no state within {service.settings.deadline_ms} ms; try again later")
+    return Prediction(cleaner.text, deltas, flags)

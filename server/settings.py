@@ -1,0 +1,66 @@
+"""Settings, parsed once from `PERSONA_*` environment variables."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from heads.bundle import default_bundle_folder
+
+PREFIX = "PERSONA_"
+_FOREIGN = {"PERSONA_CACHE"}  # read by heads.bundle
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class SettingsError(Exception):
+    """An environment variable is unknown or has a value that cannot be used."""
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Each field is read from `PERSONA_` and its name in capitals."""
+
+    bundle: Path = msgspec.field(default_factory=default_bundle_folder)
+    world: Path = Path("worlds/mulmaru")
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8000
+    verify_hashes: bool = True
+    n_ctx: Annotated[int, msgspec.Meta(ge=512)] = 16_384
+    """KV cells, shared by all conversations."""
+    n_sequences: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
+    """Requests evaluated together."""
+    threads: Count = msgspec.field(default_factory=_num_cores)
+    max_waiting: Count = 64
+    """Requests that may wait; one more is an overload."""
+    on_overload: Literal["fallback", "reject"] = "fallback"
+    prompt_tokens: Annotated[int, msgspec.Meta(ge=256)] = 2_048
+    """Budget of a prompt: older turns of the history are dropped to fit it."""
+    deadline_ms: Count = 60_000
+    """Time a reply may take before it is cut or replaced by an authored line."""
+    max_body_bytes: Annotated[int, msgspec.Meta(ge=1_024)] = 1_048_576
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from `environment`. Raises SettingsError naming the variable and the remedy."""
+    values = {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in environment.items()
+        if name.startswith(PREFIX) and name not in _FOREIGN
+    }
+    known = {field.name for field in msgspec.structs.fields(Settings)}
+    for name in values.keys() - known:
+        names = ", ".join(sorted(PREFIX + field.upper() for field in known))
+        raise SettingsError(f"{PREFIX}{name.upper()} is not a setting; the settings are {names}")
+    try:
+        return msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).partition(" - at `$.")
+        name = PREFIX + path.rstrip("`").upper()
+        raise SettingsError(f"{name}={values.get(path.rstrip('`'))!r}: {what}") from error
