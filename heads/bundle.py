@@ -18,6 +18,7 @@ FORMAT = 1
 MANIFEST = "bundle.json"
 MODEL = "model.gguf"
 HEADS = "heads.onnx"
+HEADS_RECORD = "heads.json"
 FALLBACK_MODEL = "fallback.gguf"
 
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
@@ -93,6 +94,16 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def entry(self, path: str) -> FileEntry | None:
         """The entry of the file `path`, if the bundle has it."""
         return next((entry for entry in self.files if entry.path == path), None)
+
+
+class HeadsRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`heads.json`, written beside `heads.onnx` by whoever fits them; a bundle is built from it."""
+
+    heads: HeadSpec
+    vocabulary_sha256: Sha256
+    context: ContextSettings = ContextSettings()
+    training: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,157 @@
+"""`persona heads fit`: heads on frozen states of the GGUF that will serve."""
+
+import argparse
+import os
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from export.gguf_file import read_gguf
+from export.heads_graph import OPSET, linear_graph
+from export.vocabulary import model_vocabulary_sha256
+from heads.bundle import HEADS, HEADS_RECORD, ContextSettings, HeadsRecord
+from heads.spec import DeltaSpec, FlagSpec, HeadSpec
+from rag.world import World, load_world
+from runtime.encoder import PromptEncoder, find_special_ids
+from runtime.llama_backend import ContextConfig, LlamaContext, LlamaModel
+from train.dataset import TurnLabel, conversations, read_turns
+from train.fit_heads import LinearHeads, Targets, fit, is_held_out, make_targets
+from train.metrics import Scores, majority_baseline, score
+from train.states import NUM_SEQUENCES, Form, LabelledState, StateReader, stack
+
+_NUM_CELLS = 16_384
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register `heads`."""
+    heads = commands.add_parser("heads", help="fit the heads of a bundle")
+    actions = heads.add_subparsers(required=True, metavar="ACTION")
+    fit_parser = actions.add_parser("fit", help="fit linear heads on a GGUF's frozen states")
+    fit_parser.add_argument("--model", type=Path, required=True, help="the GGUF that will serve")
+    fit_parser.add_argument("--world", type=Path, required=True, help="the world of the dataset")
+    fit_parser.add_argument("--data", type=Path, nargs="+", required=True, help="JSONL files")
+    fit_parser.add_argument("--out", type=Path, required=True, help="folder for heads.onnx")
+    fit_parser.set_defaults(run=run_fit)
+
+
+def run_fit(args: argparse.Namespace) -> int:
+    """Fit, report on the held-out part, and write `heads.onnx` and `heads.json`."""
+    world, turns = load_world(args.world), read_turns(args.data)
+    settings = ContextSettings()
+    states = _read_states(args.model, world, turns, settings)
+    delta_names, flag_names = list(turns[0].delta), list(turns[0].flag)
+    part = {True: [s for s in states if is_held_out(s.label.split_group)]}
+    part[False] = [s for s in states if not is_held_out(s.label.split_group)]
+    targets = {side: make_targets(part[side], delta_names, flag_names) for side in part}
+    heads, chosen = fit(part[False], targets[False])
+    evaluation = _evaluate(heads, part[True], targets, flag_names)
+    record = HeadsRecord(
+        heads=HeadSpec(
+            tuple(DeltaSpec(name) for name in delta_names),
+            tuple(
+                FlagSpec(name, round(float(threshold), 4))
+                for name, threshold in zip(flag_names, heads.thresholds, strict=True)
+            ),
+            temperature=round(heads.temperature, 4),
+        ),
+        vocabulary_sha256=model_vocabulary_sha256(read_gguf(args.model)),
+        context=settings,
+        training={
+            "method": "linear heads on frozen states",
+            "onnx_opset": OPSET,
+            "num_turns": len({id(s.label) for s in part[False]}),
+            **chosen,
+        },
+        evaluation=evaluation,
+    )
+    _write(args.out, heads, record)
+    return 0
+
+
+def _read_states(
+    path: Path, world: World, turns: list[TurnLabel], settings: ContextSettings
+) -> list[LabelledState]:
+    model = LlamaModel(path)
+    num_threads = os.cpu_count() or 1
+    config = ContextConfig(
+        n_ctx=_NUM_CELLS,
+        n_seq_max=NUM_SEQUENCES,
+        n_batch=settings.n_batch,
+        n_ubatch=settings.n_ubatch,
+        n_threads=num_threads,
+        n_threads_batch=num_threads,
+        kv_type=settings.kv_type,
+        flash_attention=settings.flash_attention,
+    )
+    context = LlamaContext(model, config)
+    try:
+        reader = StateReader(context, PromptEncoder(model, find_special_ids(model)), world)
+        with Progress() as progress:
+            task = progress.add_task("reading states", total=len(turns))
+            return reader.read(
+                conversations(turns).values(), lambda count: progress.advance(task, count)
+            )
+    finally:
+        context.close()
+        model.close()
+
+
+def _evaluate(
+    heads: LinearHeads,
+    held_out: list[LabelledState],
+    targets: dict[bool, Targets],
+    flag_names: list[str],
+) -> dict[str, object]:
+    fitted, true = targets[False], targets[True]
+    table = Table(title="held-out part", title_justify="left")
+    for column in (
+        "predictor",
+        "turns",
+        "flag macro-F1",
+        "delta MAE",
+        "sign accuracy",
+        "F1 a flag",
+    ):
+        table.add_column(column)
+    baseline = majority_baseline(fitted.delta, fitted.flag, true.delta, true.flag, flag_names)
+    report: dict[str, object] = {"held_out_majority_baseline": baseline.rounded()}
+    _add_row(table, "majority", len(held_out), baseline)
+    delta, flag_scores = heads.predict(stack(held_out))
+    raised = flag_scores >= heads.thresholds
+    for form in Form:
+        rows = np.array([state.form is form for state in held_out])
+        result = score(delta[rows], raised[rows], true.delta[rows], true.flag[rows], flag_names)
+        report[f"held_out_{form}"] = {"num_turns": int(rows.sum()), **result.rounded()}
+        _add_row(table, f"heads, {form} transcript", int(rows.sum()), result)
+    Console().print(table)
+    return report
+
+
+def _add_row(table: Table, name: str, count: int, scores: Scores) -> None:
+    f1 = ", ".join(f"{flag} {value:.2f}" for flag, value in scores.flag_f1.items())
+    figures = (scores.flag_macro_f1, scores.delta_mae, scores.sign_accuracy)
+    table.add_row(name, str(count), *(f"{value:.3f}" for value in figures), f1)
+
+
+def _write(folder: Path, heads: LinearHeads, record: HeadsRecord) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    graph = linear_graph(
+        heads.mean,
+        heads.scale,
+        (heads.w_delta, heads.b_delta),
+        (heads.w_flag / heads.temperature, heads.b_flag / heads.temperature),
+    )
+    written = {
+        HEADS: onnx.ModelProto.SerializeToString(graph),
+        HEADS_RECORD: msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n",
+    }
+    for name, content in written.items():
+        beside = folder / f".{name}.tmp"
+        beside.write_bytes(content)
+        beside.replace(folder / name)
+    print(f"wrote {folder / HEADS} and {HEADS_RECORD}")

@@ -1,0 +1,167 @@
+"""Fits linear heads on frozen state vectors: ridge for deltas, logistic regression for flags.
+
+Everything is chosen by cross-validation over `split_group`s of the training part; the held-out
+part is looked at once, for the report.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import log_loss, precision_recall_curve
+from sklearn.model_selection import GroupKFold
+from sklearn.preprocessing import StandardScaler
+
+from train.states import LabelledState, stack
+
+Array = npt.NDArray[np.float64]
+
+HELD_OUT_PERCENT = 20
+NUM_FOLDS = 5
+RIDGE_ALPHAS = (100.0, 300.0, 1_000.0, 3_000.0, 10_000.0)
+LOGISTIC_CS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+_CLIP = 0.98
+"""Delta targets are clipped here before atanh, which is infinite at 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Labels as matrices: `delta` [n, n_delta], `flag` [n, n_flags] of 0 and 1, groups [n]."""
+
+    delta: Array
+    flag: Array
+    groups: npt.NDArray[np.str_]
+
+
+@dataclass(frozen=True, slots=True)
+class LinearHeads:
+    """`tanh((x-mean)/scale @ w_delta + b_delta)`, `sigmoid((… @ w_flag + b_flag) / temperature)`.
+
+    Weights are [n_embd, n_outputs]; `thresholds` [n_flags] are on the sigmoid's output.
+    """
+
+    mean: Array
+    scale: Array
+    w_delta: Array
+    b_delta: Array
+    w_flag: Array
+    b_flag: Array
+    temperature: float
+    thresholds: Array
+
+    def predict(self, states: npt.ArrayLike) -> tuple[Array, Array]:
+        """`(delta [n, n_delta], scores [n, n_flags])` for states [n, n_embd]."""
+        x = (np.asarray(states, np.float64) - self.mean) / self.scale
+        delta = np.tanh(x @ self.w_delta + self.b_delta)
+        return delta, _sigmoid((x @ self.w_flag + self.b_flag) / self.temperature)
+
+
+def is_held_out(split_group: str) -> bool:
+    """Whether a group belongs to the held-out part: by its name alone, for ever the same."""
+    return zlib.crc32(split_group.encode()) % 100 < HELD_OUT_PERCENT
+
+
+def make_targets(
+    states: Sequence[LabelledState], delta_names: Sequence[str], flag_names: Sequence[str]
+) -> Targets:
+    """The labels of `states`, columns in the order of the names."""
+    labels = [state.label for state in states]
+    return Targets(
+        np.array([[label.delta[name] for name in delta_names] for label in labels]),
+        np.array([[label.flag[name] for name in flag_names] for label in labels], np.float64),
+        np.array([label.split_group for label in labels]),
+    )
+
+
+def fit(states: Sequence[LabelledState], targets: Targets) -> tuple[LinearHeads, dict[str, object]]:
+    """Heads fitted on `states`, and what was chosen on the way."""
+    scaler = StandardScaler().fit(stack(states).astype(np.float64))
+    x = scaler.transform(stack(states).astype(np.float64))
+    folds = list(GroupKFold(NUM_FOLDS).split(x, groups=targets.groups))
+    goals = np.arctanh(np.clip(targets.delta, -_CLIP, _CLIP))
+    alpha = min(RIDGE_ALPHAS, key=lambda a: _ridge_error(x, goals, targets.delta, folds, a))
+    ridge = Ridge(alpha=alpha).fit(x, goals)
+    flags = [_fit_flag(x, column, folds) for column in targets.flag.T]
+    out_of_fold = np.stack([flag.out_of_fold for flag in flags], axis=1)
+    temperature = _fit_temperature(out_of_fold, targets.flag)
+    scores = _sigmoid(out_of_fold / temperature)
+    thresholds = np.array(
+        [best_threshold(y, s) for y, s in zip(targets.flag.T, scores.T, strict=True)]
+    )
+    heads = LinearHeads(
+        mean=scaler.mean_,
+        scale=scaler.scale_,
+        w_delta=ridge.coef_.T,
+        b_delta=ridge.intercept_,
+        w_flag=np.stack([flag.model.coef_[0] for flag in flags], axis=1),
+        b_flag=np.array([flag.model.intercept_[0] for flag in flags]),
+        temperature=temperature,
+        thresholds=thresholds,
+    )
+    chosen = {"ridge_alpha": alpha, "logistic_c": [flag.c for flag in flags]}
+    return heads, chosen
+
+
+@dataclass(frozen=True, slots=True)
+class _FlagFit:
+    model: LogisticRegression
+    c: float
+    out_of_fold: Array
+
+
+def _fit_flag(x: Array, y: Array, folds: list[tuple[Array, Array]]) -> _FlagFit:
+    logits = {c: _out_of_fold_logits(x, y, folds, c) for c in LOGISTIC_CS}
+    best = min(LOGISTIC_CS, key=lambda c: log_loss(y, _sigmoid(logits[c]), labels=[0, 1]))
+    return _FlagFit(_logistic(best).fit(x, y), best, logits[best])
+
+
+def _logistic(c: float) -> LogisticRegression:
+    return LogisticRegression(C=c, max_iter=2_000)
+
+
+def _out_of_fold_logits(x: Array, y: Array, folds: list[tuple[Array, Array]], c: float) -> Array:
+    logits = np.empty(len(y))
+    for train, test in folds:
+        logits[test] = _logistic(c).fit(x[train], y[train]).decision_function(x[test])
+    return logits
+
+
+def _ridge_error(
+    x: Array, goals: Array, delta: Array, folds: list[tuple[Array, Array]], alpha: float
+) -> float:
+    errors = [
+        np.abs(np.tanh(Ridge(alpha=alpha).fit(x[a], goals[a]).predict(x[b])) - delta[b]).mean()
+        for a, b in folds
+    ]
+    return float(np.mean(errors))
+
+
+def _fit_temperature(logits: Array, flags: Array) -> float:
+    """Guo et al. 2017, "On Calibration of Modern Neural Networks": one scale that minimises NLL."""
+
+    def loss(log_t: float) -> float:
+        scores = _sigmoid(logits / np.exp(log_t))
+        return float(
+            np.mean([log_loss(y, s, labels=[0, 1]) for y, s in zip(flags.T, scores.T, strict=True)])
+        )
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-2, 2), method="bounded").x))
+
+
+def best_threshold(labels: Array, scores: Array) -> float:
+    """The score threshold with the highest F1, between the two scores that it parts."""
+    precision, recall, thresholds = precision_recall_curve(labels, scores)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    best = int(np.argmax(f1[:-1]))
+    below = scores[scores < thresholds[best]]
+    low = below.max() if below.size else 0.0
+    return float((low + thresholds[best]) / 2)
+
+
+def _sigmoid(x: Array) -> Array:
+    result: Array = 1 / (1 + np.exp(-x))
+    return result

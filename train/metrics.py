@@ -1,0 +1,57 @@
+"""How good predictions are, beside a baseline that looks at nothing."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from sklearn.metrics import f1_score
+
+from train.fit_heads import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Flags: F1 of each and their mean. Deltas: mean absolute error and sign accuracy.
+
+    The sign counts where the label is at least 0.1 either way.
+    """
+
+    flag_macro_f1: float
+    flag_f1: dict[str, float]
+    delta_mae: float
+    sign_accuracy: float
+
+    def rounded(self) -> dict[str, object]:
+        """As JSON, three decimals."""
+        return {
+            name: {k: round(v, 3) for k, v in value.items()}
+            if isinstance(value, dict)
+            else round(value, 3)
+            for name, value in asdict(self).items()
+        }
+
+
+def score(
+    delta: Array, raised: Array, true_delta: Array, true_flag: Array, flag_names: list[str]
+) -> Scores:
+    """Scores of predicted `delta` [n, n_delta] and `raised` [n, n_flags] against the labels."""
+    f1 = {
+        name: float(f1_score(true_flag[:, i], raised[:, i], zero_division=0))
+        for i, name in enumerate(flag_names)
+    }
+    is_clear = np.abs(true_delta) >= 0.1
+    has_right_sign = np.sign(delta) == np.sign(true_delta)
+    return Scores(
+        flag_macro_f1=float(np.mean(list(f1.values()))),
+        flag_f1=f1,
+        delta_mae=float(np.abs(delta - true_delta).mean()),
+        sign_accuracy=float(has_right_sign[is_clear].mean()),
+    )
+
+
+def majority_baseline(
+    fitted_delta: Array, fitted_flag: Array, true_delta: Array, true_flag: Array, names: list[str]
+) -> Scores:
+    """Scores of the training part's median delta and most frequent flag value."""
+    delta = np.broadcast_to(np.median(fitted_delta, axis=0), true_delta.shape)
+    raised = np.broadcast_to(fitted_flag.mean(axis=0) >= 0.5, true_flag.shape)
+    return score(np.asarray(delta), np.asarray(raised), true_delta, true_flag, names)

@@ -1,0 +1,154 @@
+"""State vectors of a labelled dataset, taken from the GGUF that will serve.
+
+Each turn is read in two forms, as it will be when served: in the transcript that the server
+remembers (past states and decisions shown), and in one rebuilt from a dialogue history alone.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from rag.prompting import npc_for_prompt, rag_for_prompt
+from rag.world import Scene, World
+from runtime.encoder import PromptEncoder
+from runtime.llama_backend import Chunk, LlamaContext, Vector
+from runtime.prompt import End, StateValue, Transcript, Turn, decision_segments, format_decision
+from train.dataset import TurnLabel
+
+
+class Form(StrEnum):
+    """How a turn's past is told."""
+
+    CONTINUED = "continued"
+    REBUILT = "rebuilt"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledState:
+    """A turn, the form it was read in, and its `<STATE>` vector, float32 [n_embd]."""
+
+    label: TurnLabel
+    form: Form
+    vector: Vector
+
+
+_SYS, _CONVERSATION, _BRANCH = range(3)
+NUM_SEQUENCES = 3
+"""Sequences that the reader needs: the NPC's block, the conversation, one turn of it."""
+
+
+class StateReader:
+    """Evaluates conversations on one context, each NPC's `<SYS>` block once."""
+
+    def __init__(self, context: LlamaContext, encoder: PromptEncoder, world: World) -> None:
+        self._context, self._encoder, self._world = context, encoder, world
+        self._sys: list[int] = []
+
+    def read(
+        self,
+        conversations: Iterable[Sequence[TurnLabel]],
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> list[LabelledState]:
+        """The states of all turns, in both forms; once for a first turn, whose forms are equal.
+
+        `on_progress` is called with the number of turns read since its last call.
+        """
+        states: list[LabelledState] = []
+        for turns in sorted(conversations, key=lambda turns: (turns[0].npc_id, turns[0].lang)):
+            self._begin(turns[0])
+            states += self._continued(turns)
+            states += self._rebuilt(turns)
+            on_progress(len(turns))
+        return states
+
+    def _begin(self, first: TurnLabel) -> None:
+        npc = npc_for_prompt(self._world.npcs[first.npc_id], first.lang)
+        tokens = self._encoder.begin(Transcript().begin(npc))
+        if tokens != self._sys:
+            self._context.clear()
+            self._sys = tokens
+            self._append(_SYS, tokens, 0)
+
+    def _restart(self) -> int:
+        self._context.forget(_CONVERSATION)
+        self._context.share(_SYS, _CONVERSATION, len(self._sys))
+        return len(self._sys)
+
+    def _continued(self, turns: Sequence[TurnLabel]) -> list[LabelledState]:
+        transcript, position, states = Transcript(), self._restart(), []
+        for label in turns:
+            asked = self._encoder.encode(transcript.open_turn(make_turn(label, self._world)))
+            position = self._append(_CONVERSATION, asked[:-1], position)
+            states.append(LabelledState(label, Form.CONTINUED, self._state(asked, position)))
+            position += 1
+            answered = [*decision_segments(decision_words(label, self._world)), label.response]
+            position = self._append(
+                _CONVERSATION, self._encoder.encode([*answered, End()]), position
+            )
+        return states
+
+    def _rebuilt(self, turns: Sequence[TurnLabel]) -> list[LabelledState]:
+        position, states = self._restart(), []
+        for number, label in enumerate(turns):
+            if number:
+                self._context.share(_CONVERSATION, _BRANCH, position)
+                asked = self._encoder.encode(Transcript().open_turn(make_turn(label, self._world)))
+                end = self._append(_BRANCH, asked[:-1], position)
+                vector = self._state(asked, end, _BRANCH)
+                states.append(LabelledState(label, Form.REBUILT, vector))
+                self._context.forget(_BRANCH)
+            past = Transcript().past_turn(label.player_utterance, label.response)
+            position = self._append(_CONVERSATION, self._encoder.encode(past), position)
+        return states
+
+    def _append(self, seq_id: int, tokens: Sequence[int], position: int) -> int:
+        size = self._context.config.n_batch
+        for start in range(0, len(tokens), size):
+            part = tokens[start : start + size]
+            self._context.decode([Chunk(seq_id, position + start, part, is_output=False)])
+        return position + len(tokens)
+
+    def _state(self, asked: Sequence[int], position: int, seq_id: int = _CONVERSATION) -> Vector:
+        chunk = Chunk(seq_id, position, asked[-1:], is_output=True)
+        (row,) = self._context.decode([chunk], embeddings=True)
+        return self._context.embedding(row)
+
+
+def make_turn(label: TurnLabel, world: World) -> Turn:
+    """The prompt's turn of a labelled one, with the `<RAG>` block that serving would show."""
+    tags, player = label.tags, label.context.player_state
+    scene = Scene(label.npc_id, tags.quest_stage, tags.location)
+    description, instructions = rag_for_prompt(world, scene, label.lang)
+    state: dict[str, StateValue | None] = {
+        "quest_stage": tags.quest_stage,
+        "location": tags.location,
+        "trust": tags.trust,
+        "relationship": tags.relationship,
+        "npc_mood": tags.npc_mood,
+        "player_reputation": None
+        if tags.player_reputation == "unknown"
+        else tags.player_reputation,
+        "items": player.items,
+        "actions": player.actions or None,
+        "position": player.position,
+    }
+    shown = {key: value for key, value in state.items() if value is not None}
+    return Turn(label.player_utterance, shown, description, instructions)
+
+
+def decision_words(label: TurnLabel, world: World) -> str:
+    """The decision that the labels stand for, in the words that serving would write."""
+    scene = Scene(label.npc_id, label.tags.quest_stage, label.tags.location)
+    raised = {}
+    for name, is_raised in label.flag.items():
+        if is_raised:
+            document = world.flag_def(scene, name)
+            raised[name] = document.value if document else None
+    return format_decision(label.delta, raised)
+
+
+def stack(states: Sequence[LabelledState]) -> Vector:
+    """The vectors of `states`, float32 [len(states), n_embd]."""
+    return np.stack([state.vector for state in states])
