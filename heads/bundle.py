@@ -148,15 +148,15 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(path, "a readable manifest", found, REBUILD) from error
     try:
         version = msgspec.json.decode(raw, type=_Version).format
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleError(path, "a manifest with a `format` number", str(error), REBUILD) from error
     if version != FORMAT:
         remedy = "update persona-chat-engine" if version > FORMAT else REBUILD
         raise BundleError(path, f"bundle format {FORMAT}", f"format {version}", remedy)
     try:
         return msgspec.json.decode(raw, type=Manifest)
-    except msgspec.DecodeError as error:
-        raise BundleError(path, "a manifest of format 1", str(error), REBUILD) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(path, f"a manifest of format {FORMAT}", str(error), REBUILD) from error
 
 
 class _Version(msgspec.Struct):
@@ -169,21 +169,25 @@ def load_bundle(
     """The bundle in `folder`, its files present, inside it, and of the recorded size and hash.
 
     `on_progress` is called with the number of bytes hashed since its last call. What only the
-    loaded parts can tell (special-token ids, n_embd) is checked by `check_vocabulary` and by
-    `heads.session`. Raises BundleError.
+    loaded parts can tell (special-token ids, widths) is checked where they are loaded. Raises
+    BundleError.
     """
     manifest = read_manifest(folder)
     for required in (MODEL, HEADS):
         if manifest.entry(required) is None:
             raise BundleError(folder / MANIFEST, f"an entry for {required}", "none", REBUILD)
     for entry in manifest.files:
-        _check_file(folder, entry, verify_hashes, on_progress)
+        check_file(folder, entry, verify_hashes, on_progress)
     return Bundle(folder, manifest)
 
 
-def _check_file(
-    folder: Path, entry: FileEntry, verify_hash: bool, on_progress: Callable[[int], None] | None
+def check_file(
+    folder: Path,
+    entry: FileEntry,
+    verify_hash: bool = True,
+    on_progress: Callable[[int], None] | None = None,
 ) -> None:
+    """Raises BundleError unless a file of the bundle is there, inside it, and what it was."""
     pure = PurePosixPath(entry.path)
     path = folder / pure
     if pure.is_absolute() or ".." in pure.parts or "\\" in entry.path or not pure.parts:

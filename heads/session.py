@@ -45,8 +45,13 @@ class HeadsSession:
         _check_width(path, "output", "flag", outputs, len(spec.flags))
 
     def predict(self, state: Vector) -> Prediction:
-        """Deltas and flag scores for one state vector, float32 [n_embd]."""
+        """Deltas and flag scores for one state vector, float32 [n_embd].
+
+        Raises ValueError if any is not a finite number: no threshold would hold it back.
+        """
         delta, flag = self.predict_batch(state[np.newaxis])
+        if not (np.isfinite(delta).all() and np.isfinite(flag).all()):
+            raise ValueError(f"the heads gave delta {delta[0]} and flag {flag[0]}, not all finite")
         return Prediction(
             {spec.name: float(v) for spec, v in zip(self.spec.delta, delta[0], strict=True)},
             {spec.name: float(v) for spec, v in zip(self.spec.flags, flag[0], strict=True)},

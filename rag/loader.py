@@ -3,6 +3,7 @@
 All problems are collected before anything is raised, each with file, id and key.
 """
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ from pathlib import Path
 import msgspec
 
 from rag.documents import ANY, BaseDocument, Document
+from rag.schema_errors import locate
 
 LORE_SUFFIXES = {".md", ".txt"}
 _FRONT_MATTER = re.compile(r"\A---\n(?P<head>.*?)\n---\n(?P<body>.*)\Z", re.DOTALL)
-_ERROR_PATH = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,8 @@ def read_documents(folder: Path) -> tuple[list[Source], list[Problem]]:
 
 def _read_json(path: Path, file: str) -> Iterator[Document | Problem]:
     try:
-        content = msgspec.json.decode(path.read_bytes())
-    except msgspec.DecodeError as error:
+        content = msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         yield Problem(file, "-", "-", f"not valid JSON: {error}")
         return
     for item in content if isinstance(content, list) else [content]:
@@ -86,16 +87,14 @@ def _convert(item: object, file: str) -> Document | Problem:
     try:
         document: Document = msgspec.convert(item, Document)
     except msgspec.ValidationError as error:
-        match = _ERROR_PATH.match(str(error))
-        assert match is not None
-        key = (match["path"] or "$").removeprefix("$").removeprefix(".")
-        return Problem(file, name, key or "-", match["what"])
+        where, what = locate(error)
+        return Problem(file, name, where.removeprefix("$").removeprefix(".") or "-", what)
     return document
 
 
 def _read_lore(path: Path, file: str) -> Iterator[Document | Problem]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors begin with a mark
     except UnicodeDecodeError as error:
         yield Problem(file, "-", "-", f"not UTF-8: {error.reason} at byte {error.start}")
         return

@@ -8,7 +8,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -61,17 +61,19 @@ class Engine:
 
     def start(self) -> None:
         """Start the owner thread."""
+        assert self._thread is None, "one thread owns llama.cpp"
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the owner thread; unfinished requests fail with EngineStopped."""
+        """Stop the owner thread; unfinished requests fail with EngineStopped, on this thread."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        self._fail_all(EngineStopped("the engine was stopped before the reply was finished"))
 
     def __enter__(self) -> Self:
         self.start()
@@ -105,10 +107,12 @@ class Engine:
     def submit(self, request: Request, emit: Callable[[Event], None]) -> EngineSequence:
         """Queue a request. `emit` gets its events on the engine's thread, Done or Failed last.
 
-        Raises ValueError for an empty prompt, and Overloaded, PromptTooLong or EngineStopped.
+        Raises ValueError for an empty prompt or a token that the vocabulary does not have, and
+        Overloaded, PromptTooLong or EngineStopped.
         """
         if not request.prompt:
             raise ValueError("the prompt is empty; it needs at least one token")
+        self._check_tokens(request.prompt)
         sequence = EngineSequence(request, emit)
         with self._changed:
             if self._is_stopping:
@@ -123,10 +127,11 @@ class Engine:
         with self._changed:
             self._changed.notify()
 
-    def run(self, request: Request) -> Iterator[Event]:
-        """The request's events, for callers that may block. Leaving the iterator cancels it.
+    def run(self, request: Request) -> Generator[Event]:
+        """The request's events, for callers that may block. Closing the generator cancels it.
 
-        Raises what `submit` raises, and the error of a request that failed.
+        Submits at the first `next`. Raises what `submit` raises, and the error of a request that
+        failed.
         """
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         sequence = self.submit(request, events.put)
@@ -141,8 +146,11 @@ class Engine:
         finally:
             self.cancel(sequence)
 
-    async def stream(self, request: Request) -> AsyncIterator[Event]:
-        """The request's events, for asyncio. Closing the iterator cancels it; raises as `run`."""
+    async def stream(self, request: Request) -> AsyncGenerator[Event]:
+        """The request's events, for asyncio. Closing the generator cancels it; raises as `run`.
+
+        To leave it early, use `contextlib.aclosing`: `break` alone closes it some time later.
+        """
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event] = asyncio.Queue()
 
@@ -186,13 +194,12 @@ class Engine:
             with self._changed:
                 self._changed.wait_for(lambda: self._scheduler.has_work or self._is_stopping)
                 if self._is_stopping:
-                    break
+                    return
             try:
                 self.step()
             except Exception as error:  # a defect must not leave callers waiting for ever
                 logger.exception("the engine failed")
                 self._fail_all(error)
-        self._fail_all(EngineStopped("the engine was stopped before the reply was finished"))
 
     def _schedule(self) -> Plan:
         now = time.monotonic()
@@ -229,6 +236,7 @@ class Engine:
 
     def _decide(self, sequence: EngineSequence, row: int) -> None:
         vector = self._context.embedding(row)
+        sequence.watch.mark("prefill")  # if nothing came before `<STATE>`
         sequence.watch.mark("state")
         assert sequence.request.on_state is not None
         try:
@@ -237,6 +245,7 @@ class Engine:
                 raise ValueError(
                     f"on_state gave {len(decision)} tokens; it must give 1 to {MAX_DECISION_TOKENS}"
                 )
+            self._check_tokens(decision)
         except Exception as error:  # the caller's code: its error is the caller's
             self._fail(sequence, error)
             return
@@ -289,6 +298,12 @@ class Engine:
     def _emit(self, sequence: EngineSequence, event: Event) -> None:
         try:
             sequence.emit(event)
-        except RuntimeError:  # the caller's event loop is closed: nobody listens any more
-            logger.debug("a request's listener is gone", exc_info=True)
+        except Exception:  # such as a closed event loop: nobody listens any more
+            logger.warning("a request's listener is gone; cancelling it", exc_info=True)
             sequence.is_cancelled = True
+
+    def _check_tokens(self, tokens: Sequence[int]) -> None:
+        # llama.cpp refuses the whole batch for one of them, and so fails other requests too
+        for token in (min(tokens), max(tokens)):
+            if not 0 <= token < self._model.n_vocab:
+                raise ValueError(f"token {token}: the vocabulary has {self._model.n_vocab} tokens")

@@ -37,6 +37,8 @@ _FILE_TYPES = {
 _PIECE_BYTES = 256
 _PENALTY_TOKENS = 64
 _ERROR_LEVEL = 4
+_MAX_SEQUENCES = 256
+_LOWEST_TEMPERATURE = 1e-4  # logits divided by less may overflow; it is greedy anyway
 
 _recent_errors: deque[str] = deque(maxlen=4)
 
@@ -74,6 +76,7 @@ def quantize(source: Path, target: Path, type_name: str, *, n_threads: int = 2) 
     params = C.llama_model_quantize_default_params()
     params.ftype, params.nthread = _FILE_TYPES[type_name], n_threads
     params.allow_requantize = True
+    _recent_errors.clear()
     code = C.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params))
     if code != 0:
         raise ModelError(f"{source}: quantising to {type_name} failed: {_last_error()}")
@@ -102,9 +105,10 @@ class LlamaModel:
             raise ModelError(f"{path}: not a model that llama.cpp can load: {_last_error()}")
         self._vocab = C.llama_model_get_vocab(self.handle)
         self.n_vocab: int = C.llama_vocab_n_tokens(self._vocab)
-        self.n_embd: int = C.llama_model_n_embd(self.handle)
         self.n_ctx_train: int = C.llama_model_n_ctx_train(self.handle)
         self.architecture = self.metadata("general.architecture") or "unknown"
+        # llama_model_n_embd says 0 when only the vocabulary was loaded
+        self.n_embd = int(self.metadata(f"{self.architecture}.embedding_length") or 0)
         self.bos = self._token_or_none(C.llama_vocab_bos(self._vocab))
         eos = self._token_or_none(C.llama_vocab_eos(self._vocab))
         if eos is None:
@@ -177,7 +181,8 @@ class ContextConfig:
     """Settings of a llama.cpp context.
 
     `n_ctx` counts KV cells, shared by all sequences; `n_seq_max` is from 1 to 256. `n_threads`
-    works on single tokens, `n_threads_batch` on prompts.
+    works on single tokens, `n_threads_batch` on prompts. Raises ValueError where a batch could not
+    hold a token of each sequence.
     """
 
     n_ctx: int = 8192
@@ -188,6 +193,14 @@ class ContextConfig:
     n_threads_batch: int = 2
     kv_type: Literal["f16", "q8_0", "f32"] = "f16"
     flash_attention: bool = True
+
+    def __post_init__(self) -> None:
+        highest = min(_MAX_SEQUENCES, self.n_batch)
+        if not 1 <= self.n_seq_max <= highest:
+            raise ValueError(
+                f"n_seq_max is {self.n_seq_max}; it must be from 1 to {highest} "
+                f"(n_batch is {self.n_batch})"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +222,7 @@ class LlamaContext:
 
     def __init__(self, model: LlamaModel, config: ContextConfig) -> None:
         self.model, self.config = model, config
+        _recent_errors.clear()
         self.handle = C.llama_init_from_model(model.handle, _context_params(config))
         if not self.handle:
             raise ModelError(
@@ -370,7 +384,7 @@ def _sampler_parts(params: SamplingParams, n_vocab: int) -> list[Any]:
     if params.repetition_penalty != 1:
         penalty = params.repetition_penalty
         parts.append(C.llama_sampler_init_penalties(n_vocab, _PENALTY_TOKENS, penalty, 0.0, 0.0))
-    if params.temperature == 0:
+    if params.temperature < _LOWEST_TEMPERATURE:
         return [*parts, C.llama_sampler_init_greedy()]
     if params.top_k:
         parts.append(C.llama_sampler_init_top_k(params.top_k))

@@ -143,7 +143,7 @@ def fallback_prompt(npc: Npc, situation: str, utterance: str) -> list[Segment]:
     return [*write_npc(npc), *rag, Special.PLAYER, utterance, Special.NPC]
 
 
-def format_decision(delta: Mapping[str, float], raised: Mapping[str, str | None]) -> str:
+def format_decision(delta: Mapping[str, float], raised: Mapping[str, str | float | None]) -> str:
     """A decision in words: coarse deltas, then each raised flag, with its value where it has one.
 
     >>> format_decision({"trust": 0.12, "relationship": -0.4}, {"give_item": "gold_necklace"})
@@ -165,8 +165,10 @@ def format_value(value: StateValue) -> str:
     """Text quoted and escaped, numbers with two decimals, lists in brackets."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, (int, float)):
-        return f"{value:.2f}"
+        return f"{value:z.2f}"  # z: never -0.00
     return "[" + ",".join(format_value(item) for item in value) + "]"
 
 

@@ -9,9 +9,9 @@ MAX_SEED = 2**32 - 2
 class SamplingParams:
     """Applied in this order: repetition penalty, top_k, top_p, min_p, temperature, seeded draw.
 
-    `temperature` 0 is greedy and ignores top_k, top_p, min_p and seed. `top_k` 0, `top_p` 1 and
-    `min_p` 0 are off. Without a `seed` one is drawn. `stop` strings end the reply and are not part
-    of it. Raises ValueError for a value out of range.
+    `temperature` 0 (and below 0.0001) is greedy and ignores top_k, top_p, min_p and seed. `top_k`
+    0, `top_p` 1 and `min_p` 0 are off. Without a `seed` one is drawn. `stop` strings end the reply
+    and are not part of it. Raises ValueError for a value out of range.
     """
 
     temperature: float = 0.7

@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from heads.bundle import BundleError
 from rag.loader import WorldError
 from runtime.errors import RuntimeFault
+from server.errors import RequestError
 from server.settings import SettingsError
 
 GROUP = "persona.commands"
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except (BundleError, WorldError, RuntimeFault, SettingsError, OSError) as error:
+    except (BundleError, RequestError, RuntimeFault, SettingsError, WorldError, OSError) as error:
         print(f"persona: {error}", file=sys.stderr)
         return 1
     return code

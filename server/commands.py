@@ -15,7 +15,7 @@ from rich.table import Table
 from rag.world import load_world
 from server import doctor
 from server.http import make_app
-from server.schemas import Answer, AskContext, AskRequest, GenParams, TokenEvent
+from server.schemas import Answer, AskRequest, TokenEvent
 from server.service import Service, open_service
 from server.settings import read_settings
 
@@ -79,15 +79,14 @@ _log = logging.getLogger(__name__)
 def run_ask(args: argparse.Namespace) -> int:
     """Answer one turn with the pipeline that the server uses."""
     try:
-        request = AskRequest(
-            npc_id=args.npc,
-            player_id=args.player,
-            text=args.text,
-            context=msgspec.json.decode(args.context, type=AskContext),
-            gen_params=msgspec.convert(
-                {"temperature": args.temperature, "seed": args.seed}, GenParams
-            ),
-        )
+        fields = {
+            "npc_id": args.npc,
+            "player_id": args.player,
+            "text": args.text,
+            "context": msgspec.json.decode(args.context),
+            "gen_params": {"temperature": args.temperature, "seed": args.seed},
+        }
+        request = msgspec.convert(fields, AskRequest)
     except msgspec.MsgspecError as error:
         print(f"persona ask: {error}", file=sys.stderr)
         return 1

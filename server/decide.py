@@ -36,7 +36,7 @@ def decide(
     delta_policy = trigger.delta_policy if trigger else {}
     flag_policy = trigger.flag_policy if trigger else FlagPolicy()
     delta = {
-        head.name: _bounded(prediction.delta[head.name], head, delta_policy.get(head.name))
+        head.name: bounded(prediction.delta[head.name], head, delta_policy.get(head.name))
         for head in spec.delta
     }
     details = {
@@ -63,7 +63,8 @@ def no_change(spec: HeadSpec) -> Decision:
     )
 
 
-def _bounded(value: float, head: DeltaSpec, policy: DeltaPolicy | None) -> float:
+def bounded(value: float, head: DeltaSpec, policy: DeltaPolicy | None = None) -> float:
+    """A delta inside the head's range and the world's policy, to three decimals."""
     policy = policy or DeltaPolicy()
     low = max(head.min, policy.min, -policy.per_turn_cap)
     high = min(head.max, policy.max, policy.per_turn_cap)

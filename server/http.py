@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from typing import TypedDict, TypeVar
@@ -10,10 +9,11 @@ from typing import TypedDict, TypeVar
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from rag.schema_errors import locate
 from runtime.errors import EngineStopped, RuntimeFault
 from server.errors import (
     INTERNAL,
@@ -40,7 +40,6 @@ EVENT_STREAM = "text/event-stream"
 _NO_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _CLIENT_GONE = 499  # nginx's word for it; nobody reads it
 _EVENT_NAMES: dict[type, str] = {StateEvent: "state", TokenEvent: "token", Answer: "done"}
-_ERROR_PATH = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
 
 
 class State(TypedDict):
@@ -66,6 +65,7 @@ def make_app(open_service: Callable[[], AbstractContextManager[Service]]) -> Sta
             Route("/readyz", readyz),
         ],
         exception_handlers={
+            ClientDisconnect: on_client_gone,
             HTTPException: on_http_error,
             RequestError: on_error,
             RuntimeFault: on_error,
@@ -82,16 +82,17 @@ async def ask(request: Request) -> Response:
     turn = service.dialogue.read(body)
     events = service.dialogue.answer(body, turn)
     if body.stream or EVENT_STREAM in request.headers.get("accept", ""):
-        first = await anext(events)  # an overload that is told by status must come before it
+        # an overload that is told by status must come before the first event
+        first = await _unless_gone(request, _first(events))
         return StreamingResponse(_sse(first, events), media_type=EVENT_STREAM, headers=_NO_BUFFER)
-    return await _unless_gone(request, _last(events))
+    return _json(await _unless_gone(request, _last(events)))
 
 
 async def predict_main(request: Request) -> Response:
     """Run a whole prompt in the tagged text format."""
     service: Service = request.state.service
     body = await _read(request, PredictRequest)
-    return await _unless_gone(request, predict(service, body))
+    return _json(await _unless_gone(request, predict(service, body)))
 
 
 async def npcs(request: Request) -> Response:
@@ -121,7 +122,7 @@ async def readyz(request: Request) -> Response:
     service: Service = request.state.service
     if not service.engine.is_running:
         raise EngineStopped("the engine is not running")
-    return _json({"status": "ready", "bundle": service.bundle.id})
+    return _json({"status": "ready", "bundle": service.dialogue.bundle_id})
 
 
 async def on_error(_: Request, error: Exception) -> Response:
@@ -131,6 +132,11 @@ async def on_error(_: Request, error: Exception) -> Response:
         logger.error("unexpected error", exc_info=error)
     headers = {"Retry-After": str(kind.retry_after_s)} if kind.retry_after_s else {}
     return _problem(problem_of(error), headers)
+
+
+async def on_client_gone(_: Request, __: Exception) -> Response:
+    """Answer nobody."""
+    return Response(status_code=_CLIENT_GONE)
 
 
 async def on_http_error(_: Request, error: Exception) -> Response:
@@ -161,20 +167,20 @@ async def _read(request: Request, schema: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=schema)
     except msgspec.ValidationError as error:
-        match = _ERROR_PATH.match(str(error))
-        assert match is not None
-        raise InvalidField(match["path"] or "$", match["what"]) from error
+        raise InvalidField(*locate(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedBody(str(error)) from error
 
 
-async def _unless_gone(request: Request, answer: Coroutine[None, None, object]) -> Response:
-    """The answer as JSON; if the client goes away first, the work on it is cancelled."""
+async def _unless_gone(request: Request, answer: Coroutine[None, None, T]) -> T:
+    """What `answer` comes to; if the client goes away first it is cancelled: ClientDisconnect."""
     work = asyncio.create_task(answer)
     gone = asyncio.create_task(_disconnect(request))
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return _json(work.result()) if work.done() else Response(status_code=_CLIENT_GONE)
+        if not work.done():
+            raise ClientDisconnect
+        return work.result()
     finally:
         work.cancel()
         gone.cancel()
@@ -184,6 +190,10 @@ async def _unless_gone(request: Request, answer: Coroutine[None, None, object]) 
 async def _disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def _first(events: AsyncGenerator[PipelineEvent]) -> PipelineEvent:
+    return await anext(events)
 
 
 async def _last(events: AsyncGenerator[PipelineEvent]) -> Answer:

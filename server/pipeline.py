@@ -13,7 +13,7 @@ from heads.session import HeadsSession
 from rag.world import World
 from runtime.encoder import PromptEncoder
 from runtime.engine import Engine
-from runtime.errors import Overloaded, PromptTooLong
+from runtime.errors import EngineStopped, Overloaded, PromptTooLong
 from runtime.prompt import decision_segments
 from runtime.sequence import (
     MAX_DECISION_TOKENS,
@@ -86,17 +86,19 @@ class Dialogue:
         """StateEvent, TokenEvents, Answer; the token texts add up to the answer's text.
 
         A fallback has no StateEvent of its own: its state comes with the Answer. Raises
-        Overloaded if the settings say so; every other failure ends in an authored line.
+        Overloaded or EngineStopped, before anything else, if the settings say so; every other
+        failure ends in an authored line.
         """
         progress = Progress(turn)
         try:
             async with aclosing(self._run(ask, progress)) as events:
                 async for event in events:
                     yield event
-        except Overloaded:
-            if self.on_overload == "reject":
+        except (Overloaded, EngineStopped) as error:
+            if self.on_overload == "reject" and progress.decision is None:
                 raise
-            progress.reason = Reason.OVERLOADED
+            is_full = isinstance(error, Overloaded)
+            progress.reason = Reason.OVERLOADED if is_full else Reason.ENGINE_ERROR
         except PromptTooLong as error:
             logger.warning("turn %s: %s", turn.turn_id, error)
             progress.reason = Reason.PROMPT_TOO_LONG
@@ -113,8 +115,10 @@ class Dialogue:
         progress.num_dropped = prompt.num_dropped
 
         def on_state(vector: Vector) -> list[int]:
-            progress.decision = self._decide(vector, turn)
-            return self._decision_tokens(progress.decision)
+            decision = self._decide(vector, turn)
+            tokens = self._decision_tokens(decision)
+            progress.decision = decision  # from here on it stands
+            return tokens
 
         request = Request(
             prompt.tokens,

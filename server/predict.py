@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from runtime.prompt import Segment, Special, decision_segments, format_decision
 from runtime.sequence import Request, Token, Vector
+from server.decide import bounded
 from server.errors import DeadlinePassed, InvalidField
 from server.reply import ReplyCleaner
 from server.schemas import Prediction, PredictRequest
@@ -36,16 +37,16 @@ async def predict(service: Service, body: PredictRequest) -> Prediction:
     Raises InvalidField, Overloaded, PromptTooLong or DeadlinePassed.
     """
     heads, encoder = service.heads, service.encoder
-    deltas: list[float] = []
+    delta: dict[str, float] = {}
     flags: dict[str, bool] = {}
 
     def on_state(vector: Vector) -> Sequence[int]:
         prediction = heads.predict(vector)
-        deltas.extend(round(value, 3) for value in prediction.delta.values())
+        delta.update({h.name: bounded(prediction.delta[h.name], h) for h in heads.spec.delta})
         scores = prediction.flag_scores
-        flags.update({head.name: scores[head.name] >= head.threshold for head in heads.spec.flags})
+        flags.update({h.name: scores[h.name] >= h.threshold for h in heads.spec.flags})
         raised = {name: None for name, is_raised in flags.items() if is_raised}
-        words = format_decision(prediction.delta, raised)
+        words = format_decision(delta, raised)
         return encoder.encode(decision_segments(words))
 
     request = Request(
@@ -59,6 +60,6 @@ async def predict(service: Service, body: PredictRequest) -> Prediction:
         if isinstance(event, Token):
             cleaner.push(event.text)
     cleaner.finish()
-    if not deltas:
+    if not delta:
         raise DeadlinePassed(f"no state within {service.settings.deadline_ms} ms; try again later")
-    return Prediction(cleaner.text, deltas, flags)
+    return Prediction(cleaner.text, list(delta.values()), flags)

@@ -9,8 +9,14 @@ _TAG = re.compile(rf"</?(?:{'|'.join(_NAMES)})>", re.IGNORECASE)
 _LONGEST_TAG = max(len(name) for name in _NAMES) + len("</>")
 
 
+_WHITE_SPACE = re.compile(r"\s+")
+
+
 class ReplyCleaner:
-    """Takes tags out and trims white space. The pieces released add up to the final line."""
+    """Takes tags out and makes white space single. The pieces released add up to the final line.
+
+    A tag leaves white space, so that what stood around it can never join into another tag.
+    """
 
     def __init__(self) -> None:
         self._held = ""
@@ -18,7 +24,7 @@ class ReplyCleaner:
 
     def push(self, text: str) -> str:
         """What `text` lets out, possibly empty."""
-        self._held = _TAG.sub("", self._held + text)
+        self._held = _WHITE_SPACE.sub(" ", _TAG.sub(" ", self._held + text))
         if not self.text:
             self._held = self._held.lstrip()
         return self._release(self._end_of_certain())

@@ -44,7 +44,7 @@ class AskContext(msgspec.Struct, frozen=True, kw_only=True):
     """The state of the game as the player speaks."""
 
     player_state: PlayerState = PlayerState()
-    game_state: dict[str, Scalar | None] = {}
+    game_state: dict[Name, Name | bool | int | float | None] = {}
     npc_state: NpcState = NpcState()
     npc_config: dict[str, Any] = {}
     dialogue_history: list[HistoryTurn] | None = None

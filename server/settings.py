@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from heads.bundle import default_bundle_folder
+from rag.schema_errors import locate
 
 PREFIX = "PERSONA_"
 _FOREIGN = {"PERSONA_CACHE"}  # read by heads.bundle
@@ -55,12 +56,19 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         if name.startswith(PREFIX) and name not in _FOREIGN
     }
     known = {field.name for field in msgspec.structs.fields(Settings)}
-    for name in values.keys() - known:
+    for name in sorted(values.keys() - known):
         names = ", ".join(sorted(PREFIX + field.upper() for field in known))
         raise SettingsError(f"{PREFIX}{name.upper()} is not a setting; the settings are {names}")
     try:
-        return msgspec.convert(values, Settings, strict=False)
+        return msgspec.convert(values, Settings, strict=False, dec_hook=_read_path)
     except msgspec.ValidationError as error:
-        what, _, path = str(error).partition(" - at `$.")
-        name = PREFIX + path.rstrip("`").upper()
-        raise SettingsError(f"{name}={values.get(path.rstrip('`'))!r}: {what}") from error
+        path, what = locate(error)
+        field = path.removeprefix("$.")
+        raise SettingsError(f"{PREFIX}{field.upper()}={values[field]!r}: {what}") from error
+
+
+def _read_path(kind: type, value: str) -> Path:
+    assert kind is Path, "all other fields are msgspec's own types"
+    if not value:
+        raise ValueError("is empty; name a folder or unset it")
+    return Path(value)

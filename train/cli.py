@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,7 @@ from heads.spec import DeltaSpec, FlagSpec, HeadSpec
 from rag.world import World, load_world
 from runtime.encoder import PromptEncoder, find_special_ids
 from runtime.llama_backend import ContextConfig, LlamaContext, LlamaModel
-from train.dataset import TurnLabel, conversations, read_turns
+from train.dataset import DatasetError, TurnLabel, conversations, read_turns
 from train.fit_heads import LinearHeads, Targets, fit, is_held_out, make_targets
 from train.metrics import Scores, majority_baseline, score
 from train.states import NUM_SEQUENCES, Form, LabelledState, StateReader, stack
@@ -36,14 +37,28 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     fit_parser.add_argument("--world", type=Path, required=True, help="the world of the dataset")
     fit_parser.add_argument("--data", type=Path, nargs="+", required=True, help="JSONL files")
     fit_parser.add_argument("--out", type=Path, required=True, help="folder for heads.onnx")
+    fit_parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     fit_parser.set_defaults(run=run_fit)
 
 
 def run_fit(args: argparse.Namespace) -> int:
-    """Fit, report on the held-out part, and write `heads.onnx` and `heads.json`."""
+    """Fit, report on the held-out part, and write `heads.onnx` and `heads.json`.
+
+    1 where the dataset does not allow it.
+    """
+    try:
+        _fit(args)
+    except DatasetError as error:
+        print(f"persona heads fit: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _fit(args: argparse.Namespace) -> None:
     world, turns = load_world(args.world), read_turns(args.data)
+    _check_parts(turns, world)
     settings = ContextSettings()
-    states = _read_states(args.model, world, turns, settings)
+    states = _read_states(args, world, turns, settings)
     delta_names, flag_names = list(turns[0].delta), list(turns[0].flag)
     part = {True: [s for s in states if is_held_out(s.label.split_group)]}
     part[False] = [s for s in states if not is_held_out(s.label.split_group)]
@@ -70,21 +85,26 @@ def run_fit(args: argparse.Namespace) -> int:
         evaluation=evaluation,
     )
     _write(args.out, heads, record)
-    return 0
+
+
+def _check_parts(turns: list[TurnLabel], world: World) -> None:
+    if unknown := sorted({turn.npc_id for turn in turns} - world.npcs.keys()):
+        raise DatasetError(f"the world has no NPC {', '.join(unknown)}, which the dataset labels")
+    if not any(is_held_out(turn.split_group) for turn in turns):
+        raise DatasetError("no split group falls into the held-out part; label more groups")
 
 
 def _read_states(
-    path: Path, world: World, turns: list[TurnLabel], settings: ContextSettings
+    args: argparse.Namespace, world: World, turns: list[TurnLabel], settings: ContextSettings
 ) -> list[LabelledState]:
-    model = LlamaModel(path)
-    num_threads = os.cpu_count() or 1
+    model = LlamaModel(args.model)
     config = ContextConfig(
         n_ctx=_NUM_CELLS,
         n_seq_max=NUM_SEQUENCES,
         n_batch=settings.n_batch,
         n_ubatch=settings.n_ubatch,
-        n_threads=num_threads,
-        n_threads_batch=num_threads,
+        n_threads=args.threads,
+        n_threads_batch=args.threads,
         kv_type=settings.kv_type,
         flash_attention=settings.flash_attention,
     )
@@ -125,6 +145,8 @@ def _evaluate(
     raised = flag_scores >= heads.thresholds
     for form in Form:
         rows = np.array([state.form is form for state in held_out])
+        if not rows.any():
+            continue
         result = score(delta[rows], raised[rows], true.delta[rows], true.flag[rows], flag_names)
         report[f"held_out_{form}"] = {"num_turns": int(rows.sum()), **result.rounded()}
         _add_row(table, f"heads, {form} transcript", int(rows.sum()), result)
@@ -135,7 +157,8 @@ def _evaluate(
 def _add_row(table: Table, name: str, count: int, scores: Scores) -> None:
     f1 = ", ".join(f"{flag} {value:.2f}" for flag, value in scores.flag_f1.items())
     figures = (scores.flag_macro_f1, scores.delta_mae, scores.sign_accuracy)
-    table.add_row(name, str(count), *(f"{value:.3f}" for value in figures), f1)
+    written = ("-" if value is None else f"{value:.3f}" for value in figures)
+    table.add_row(name, str(count), *written, f1)
 
 
 def _write(folder: Path, heads: LinearHeads, record: HeadsRecord) -> None:

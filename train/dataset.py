@@ -1,7 +1,7 @@
 """The dataset: one JSONL line per turn (docs/labelling.md says what the labels mean)."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -53,25 +53,36 @@ class TurnLabel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class DatasetError(Exception):
-    """A dataset line cannot be used; the text names file, line and key."""
+    """A dataset or a line of it cannot be used; the text names file, line and key."""
 
 
-def read_turns(paths: Iterable[Path]) -> list[TurnLabel]:
+def read_turns(paths: Sequence[Path]) -> list[TurnLabel]:
     """All turns of the JSONL files `paths`.
 
-    Raises DatasetError at the first line that does not fit the schema.
+    Raises DatasetError at the first line that does not fit the schema, or has other deltas or
+    flags than the first, and if there is no line at all.
     """
     decoder = msgspec.json.Decoder(TurnLabel)
-    turns = []
+    turns: list[TurnLabel] = []
     for path in paths:
         for number, line in enumerate(path.read_bytes().splitlines(), start=1):
             if not line.strip():
                 continue
             try:
-                turns.append(decoder.decode(line))
-            except msgspec.DecodeError as error:
+                turn = decoder.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise DatasetError(f"{path}, line {number}: {error}") from error
+            turns.append(turn)
+            if (found := _names(turn)) != (expected := _names(turns[0])):
+                what = f"labels {found}, but the first line labels {expected}"
+                raise DatasetError(f"{path}, line {number}: {what}")
+    if not turns:
+        raise DatasetError(f"{', '.join(map(str, paths))}: no labelled turn")
     return turns
+
+
+def _names(turn: TurnLabel) -> list[str]:
+    return [*sorted(turn.delta), *sorted(turn.flag)]
 
 
 def conversations(turns: Iterable[TurnLabel]) -> dict[str, list[TurnLabel]]:

@@ -16,6 +16,7 @@ from sklearn.metrics import log_loss, precision_recall_curve
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
+from train.dataset import DatasetError
 from train.states import LabelledState, stack
 
 Array = npt.NDArray[np.float64]
@@ -35,6 +36,7 @@ class Targets:
     delta: Array
     flag: Array
     groups: npt.NDArray[np.str_]
+    flag_names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +76,23 @@ def make_targets(
         np.array([[label.delta[name] for name in delta_names] for label in labels]),
         np.array([[label.flag[name] for name in flag_names] for label in labels], np.float64),
         np.array([label.split_group for label in labels]),
+        tuple(flag_names),
     )
 
 
 def fit(states: Sequence[LabelledState], targets: Targets) -> tuple[LinearHeads, dict[str, object]]:
-    """Heads fitted on `states`, and what was chosen on the way."""
+    """Heads fitted on `states`, and what was chosen on the way.
+
+    Raises DatasetError where the labels are too few to choose anything by.
+    """
+    if (num_groups := len(set(targets.groups))) < NUM_FOLDS:
+        raise DatasetError(
+            f"{num_groups} split groups to fit on; cross-validation needs {NUM_FOLDS}"
+        )
     scaler = StandardScaler().fit(stack(states).astype(np.float64))
     x = scaler.transform(stack(states).astype(np.float64))
     folds = list(GroupKFold(NUM_FOLDS).split(x, groups=targets.groups))
+    _check_both_seen(targets, folds)
     goals = np.arctanh(np.clip(targets.delta, -_CLIP, _CLIP))
     alpha = min(RIDGE_ALPHAS, key=lambda a: _ridge_error(x, goals, targets.delta, folds, a))
     ridge = Ridge(alpha=alpha).fit(x, goals)
@@ -104,6 +115,15 @@ def fit(states: Sequence[LabelledState], targets: Targets) -> tuple[LinearHeads,
     )
     chosen = {"ridge_alpha": alpha, "logistic_c": [flag.c for flag in flags]}
     return heads, chosen
+
+
+def _check_both_seen(targets: Targets, folds: list[tuple[Array, Array]]) -> None:
+    for name, column in zip(targets.flag_names, targets.flag.T, strict=True):
+        if any(len(set(column[train])) < 2 for train, _ in folds):
+            raise DatasetError(
+                f"flag {name}: too few split groups where it is raised, or where it is not; "
+                "label more of them"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,22 +12,23 @@ from train.fit_heads import Array
 class Scores:
     """Flags: F1 of each and their mean. Deltas: mean absolute error and sign accuracy.
 
-    The sign counts where the label is at least 0.1 either way.
+    The sign counts where the label is at least 0.1 either way; None if none is.
     """
 
     flag_macro_f1: float
     flag_f1: dict[str, float]
     delta_mae: float
-    sign_accuracy: float
+    sign_accuracy: float | None
 
     def rounded(self) -> dict[str, object]:
         """As JSON, three decimals."""
-        return {
-            name: {k: round(v, 3) for k, v in value.items()}
-            if isinstance(value, dict)
-            else round(value, 3)
-            for name, value in asdict(self).items()
-        }
+        return {name: _rounded(value) for name, value in asdict(self).items()}
+
+
+def _rounded(value: dict[str, float] | float | None) -> object:
+    if isinstance(value, dict):
+        return {name: round(part, 3) for name, part in value.items()}
+    return None if value is None else round(value, 3)
 
 
 def score(
@@ -44,7 +45,7 @@ def score(
         flag_macro_f1=float(np.mean(list(f1.values()))),
         flag_f1=f1,
         delta_mae=float(np.abs(delta - true_delta).mean()),
-        sign_accuracy=float(has_right_sign[is_clear].mean()),
+        sign_accuracy=float(has_right_sign[is_clear].mean()) if is_clear.any() else None,
     )
 
 

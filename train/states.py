@@ -1,7 +1,8 @@
 """State vectors of a labelled dataset, taken from the GGUF that will serve.
 
-Each turn is read in two forms, as it will be when served: in the transcript that the server
-remembers (past states and decisions shown), and in one rebuilt from a dialogue history alone.
+Turns are read in both forms that are served: in the transcript that the server remembers (past
+states and decisions shown), and, the last turn of each conversation, in one rebuilt from a
+dialogue history alone.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -34,9 +35,9 @@ class LabelledState:
     vector: Vector
 
 
-_SYS, _CONVERSATION, _BRANCH = range(3)
-NUM_SEQUENCES = 3
-"""Sequences that the reader needs: the NPC's block, the conversation, one turn of it."""
+_SYS, _CONVERSATION = range(2)
+NUM_SEQUENCES = 2
+"""Sequences that the reader needs: the NPC's block and the conversation."""
 
 
 class StateReader:
@@ -51,7 +52,7 @@ class StateReader:
         conversations: Iterable[Sequence[TurnLabel]],
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> list[LabelledState]:
-        """The states of all turns, in both forms; once for a first turn, whose forms are equal.
+        """The states of all turns, and of each conversation's last turn rebuilt, if it has a past.
 
         `on_progress` is called with the number of turns read since its last call.
         """
@@ -59,7 +60,8 @@ class StateReader:
         for turns in sorted(conversations, key=lambda turns: (turns[0].npc_id, turns[0].lang)):
             self._begin(turns[0])
             states += self._continued(turns)
-            states += self._rebuilt(turns)
+            if len(turns) > 1:
+                states.append(self._rebuilt(turns))
             on_progress(len(turns))
         return states
 
@@ -89,19 +91,15 @@ class StateReader:
             )
         return states
 
-    def _rebuilt(self, turns: Sequence[TurnLabel]) -> list[LabelledState]:
-        position, states = self._restart(), []
-        for number, label in enumerate(turns):
-            if number:
-                self._context.share(_CONVERSATION, _BRANCH, position)
-                asked = self._encoder.encode(Transcript().open_turn(make_turn(label, self._world)))
-                end = self._append(_BRANCH, asked[:-1], position)
-                vector = self._state(asked, end, _BRANCH)
-                states.append(LabelledState(label, Form.REBUILT, vector))
-                self._context.forget(_BRANCH)
-            past = Transcript().past_turn(label.player_utterance, label.response)
-            position = self._append(_CONVERSATION, self._encoder.encode(past), position)
-        return states
+    def _rebuilt(self, turns: Sequence[TurnLabel]) -> LabelledState:
+        transcript, position = Transcript(), self._restart()
+        *past, last = turns
+        told = [
+            s for turn in past for s in transcript.past_turn(turn.player_utterance, turn.response)
+        ]
+        asked = self._encoder.encode([*told, *transcript.open_turn(make_turn(last, self._world))])
+        position = self._append(_CONVERSATION, asked[:-1], position)
+        return LabelledState(last, Form.REBUILT, self._state(asked, position))
 
     def _append(self, seq_id: int, tokens: Sequence[int], position: int) -> int:
         size = self._context.config.n_batch
@@ -110,8 +108,8 @@ class StateReader:
             self._context.decode([Chunk(seq_id, position + start, part, is_output=False)])
         return position + len(tokens)
 
-    def _state(self, asked: Sequence[int], position: int, seq_id: int = _CONVERSATION) -> Vector:
-        chunk = Chunk(seq_id, position, asked[-1:], is_output=True)
+    def _state(self, asked: Sequence[int], position: int) -> Vector:
+        chunk = Chunk(_CONVERSATION, position, asked[-1:], is_output=True)
         (row,) = self._context.decode([chunk], embeddings=True)
         return self._context.embedding(row)
 

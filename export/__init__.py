@@ -1,0 +1,1 @@
+"""From a base model and what was trained on it to a bundle. Never imported by `server`."""

@@ -1,0 +1,106 @@
+"""`persona bundle`: build and check bundles."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
+
+from export.build import build
+from export.build_key import DEFAULT_FOLDER, BuildOptions
+from export.check import run_check
+from export.errors import ExportError
+from export.merge_lora import CONFIG
+from export.quantise import QUANT_TYPES
+from heads.bundle import BundleError, cache_folder, default_bundle_folder
+from runtime.errors import ModelError
+
+_ADAPTER = DEFAULT_FOLDER / "adapter"
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Registers `bundle` and its sub-commands."""
+    bundle = commands.add_parser("bundle", help="build or check a bundle")
+    actions = bundle.add_subparsers(required=True, metavar="ACTION")
+    _add_build(actions.add_parser("build", help="build the default bundle, or one like it"))
+    check = actions.add_parser("check", help="verify a bundle and say how to mend it")
+    check.add_argument("folder", type=Path, metavar="DIR")
+    check.set_defaults(run=run_check)
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--out", type=Path, metavar="DIR", help="where to (default: the user's cache)")
+    add("--quant", choices=QUANT_TYPES, default="q8_0", help="weight type (default: q8_0)")
+    add("--adapter", type=Path, metavar="DIR", help="a PEFT LoRA adapter to merge")
+    add("--base", type=Path, metavar="GGUF", help="base weights (default: the packaged Gemma)")
+    add("--heads", type=Path, metavar="DIR", default=DEFAULT_FOLDER, help="heads.onnx, heads.json")
+    add("--corpus", type=Path, nargs="+", metavar="FILE", default=(), help="keep what occurs there")
+    add("--no-trim", action="store_true", help="keep the whole vocabulary")
+    add("--model-only", action="store_true", help="weights alone, to fit heads on")
+    add("--force", action="store_true", help="build even if nothing has changed")
+    parser.set_defaults(run=run_build)
+
+
+def run_build(args: argparse.Namespace) -> int:
+    """Builds; 0 if the bundle is there now."""
+    try:
+        with RichReporter(Console(stderr=True)) as reporter:
+            build(_options(args), reporter)
+    except (ExportError, BundleError, ModelError) as error:
+        print(f"persona bundle build: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _options(args: argparse.Namespace) -> BuildOptions:
+    default = cache_folder() / "models" / "default" if args.model_only else default_bundle_folder()
+    is_default = args.base is None and (_ADAPTER / CONFIG).is_file()
+    return BuildOptions(
+        out=args.out or default,
+        quant=args.quant,
+        adapter=args.adapter or (_ADAPTER if is_default else None),
+        base=args.base,
+        heads=args.heads,
+        corpus=tuple(args.corpus),
+        trim=not args.no_trim,
+        model_only=args.model_only,
+        force=args.force,
+    )
+
+
+class RichReporter:
+    """Stages and bytes on a terminal; plain lines where there is none."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+        self._console = console
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+
+    def __enter__(self) -> "RichReporter":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def stage(self, name: str, num_bytes: int | None = None) -> Callable[[int], None]:
+        """A bar for a stage; the one before it is done."""
+        for task_id in self._progress.task_ids:
+            self._progress.remove_task(task_id)
+        if not self._console.is_terminal:
+            self.say(name)
+        task = self._progress.add_task(name, total=num_bytes)
+        return lambda done: self._progress.advance(task, done)
+
+    def say(self, text: str) -> None:
+        """A line above the bars."""
+        self._console.print(text, highlight=False, soft_wrap=True)

@@ -1,0 +1,150 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.documents import Document, Lore
+from rag.loader import Problem, WorldError, read_documents
+from rag.world import load_world
+from tests.rag.worlds import PERSONA, write_json
+
+FLAG: dict[str, Any] = {"id": "f", "type": "flag_def", "flag_name": "give_item"}
+
+
+def problems_of(folder: Path) -> list[Problem]:
+    with pytest.raises(WorldError) as caught:
+        load_world(folder)
+    return caught.value.problems
+
+
+def only_document(folder: Path) -> Document:
+    (source,), problems = read_documents(folder)
+    assert not problems
+    return source.document
+
+
+@pytest.mark.parametrize(
+    ("document", "key", "what"),
+    [
+        ({**FLAG, "threshold": 1.5}, "threshold", "<= 1"),
+        ({**FLAG, "treshold": 0.5}, "treshold", "unknown field"),
+        ({"id": "f", "type": "flag_def"}, "flag_name", "missing required field"),
+        ({"id": "f", "flag_name": "give_item"}, "type", "missing required field"),
+        ({**FLAG, "type": "flagdef"}, "type", "flagdef"),
+        ({**FLAG, "text": {"fr": "bonjour"}}, "text", "fr"),
+        (
+            {
+                "id": "f",
+                "type": "trigger_def",
+                "trigger": {"required_delta": {"mandatory": {"trust": 2}}},
+            },
+            "trigger.required_delta.mandatory[...]",
+            "<= 1",
+        ),
+        (
+            {"id": "f", "type": "trigger_def", "trigger": {"required_item": {}}},
+            "trigger.required_item",
+            "unknown field",
+        ),
+    ],
+)
+def test_a_schema_error_says_file_id_and_key(
+    tmp_path: Path, document: dict[str, Any], key: str, what: str
+) -> None:
+    write_json(tmp_path, "npcs/mina.json", [PERSONA, document])
+    (problem,) = problems_of(tmp_path)
+    assert (problem.file, problem.document_id, problem.key) == ("npcs/mina.json", "f", key)
+    assert what in problem.what
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    write_json(tmp_path, "a.json", [PERSONA, {**FLAG, "threshold": "high"}])
+    write_json(tmp_path, "b.json", {**FLAG, "id": "g", "npc_id": "nobody"})
+    (tmp_path / "c.json").write_text("{")
+    (tmp_path / "d.md").write_bytes(b"\xff")
+    with pytest.raises(WorldError) as caught:
+        load_world(tmp_path)
+    found = {(p.file, p.document_id, p.key) for p in caught.value.problems}
+    assert found == {
+        ("a.json", "f", "threshold"),
+        ("b.json", "g", "npc_id"),
+        ("c.json", "-", "-"),
+        ("d.md", "-", "-"),
+    }
+    text = str(caught.value)
+    assert "4 problem(s)" in text
+    assert all(str(problem) in text for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize("raw", [b"{", b'{"id": "\xff"}', b"[" * 100_000, b"", b'{"id": NaN}'])
+def test_a_file_that_is_no_json_is_a_problem_of_that_file(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "bad.json").write_bytes(raw)
+    _, (problem,) = read_documents(tmp_path)
+    assert problem.file == "bad.json"
+    assert "not valid JSON" in problem.what
+
+
+@pytest.mark.parametrize("item", [1, "text", None, [FLAG]])
+def test_an_item_that_is_no_object_is_a_problem(tmp_path: Path, item: object) -> None:
+    write_json(tmp_path, "bad.json", [item])
+    _, (problem,) = read_documents(tmp_path)
+    assert "Expected `object`" in problem.what
+
+
+def test_a_second_document_of_the_same_id_names_the_first_file(tmp_path: Path) -> None:
+    write_json(tmp_path, "a.json", [PERSONA, FLAG])
+    write_json(tmp_path, "b.json", FLAG)
+    (problem,) = problems_of(tmp_path)
+    assert (problem.file, problem.document_id, problem.key) == ("b.json", "f", "id")
+    assert "a.json" in problem.what
+
+
+def test_a_json_file_holds_one_document_or_a_list(tmp_path: Path) -> None:
+    write_json(tmp_path, "one.json", PERSONA)
+    write_json(tmp_path, "more.json", [FLAG, {**FLAG, "id": "g", "npc_id": "mina"}])
+    assert load_world(tmp_path).num_documents == 3
+
+
+def test_a_byte_order_mark_is_no_problem(tmp_path: Path) -> None:
+    write_json(tmp_path, "mina.json", PERSONA)
+    path = tmp_path / "mina.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    lore = "---\nid: tide\n---\nHigh.\n"
+    (tmp_path / "tide.md").write_text(lore, encoding="utf-8-sig")
+    sources, problems = read_documents(tmp_path)
+    assert not problems
+    assert [source.document.id for source in sources] == ["mina-persona", "tide"]
+
+
+@pytest.mark.parametrize("suffix", [".md", ".txt"])
+def test_a_text_file_is_lore_named_by_its_file(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"sea-bell{suffix}").write_text("\n바다의 혀는 종이다.\n", encoding="utf-8")
+    document = only_document(tmp_path)
+    assert document == Lore(id="sea-bell", content="바다의 혀는 종이다.")
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_front_matter_says_where_lore_applies(tmp_path: Path, newline: str) -> None:
+    lines = ["---", "id: bell", "npc_id: mina", "location: pier", "title: The bell", "---", "Dumb."]
+    (tmp_path / "x.md").write_bytes(newline.join(lines).encode())
+    assert only_document(tmp_path) == Lore(
+        id="bell", npc_id="mina", location="pier", title="The bell", content="Dumb."
+    )
+
+
+def test_a_misspelt_key_of_front_matter_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "x.md").write_text("---\nid: bell\nplace: pier\n---\nDumb.")
+    _, (problem,) = read_documents(tmp_path)
+    assert (problem.file, problem.document_id, problem.key) == ("x.md", "bell", "place")
+
+
+def test_a_readme_hidden_files_and_other_suffixes_are_left_alone(tmp_path: Path) -> None:
+    for name in ("README.md", ".notes.md", "turns.jsonl", "map.png"):
+        (tmp_path / name).write_bytes(b"\xff")
+    assert read_documents(tmp_path) == ([], [])
+
+
+def test_a_missing_folder_is_said_so(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path / "nowhere")
+    assert problem.file == str(tmp_path / "nowhere")
+    assert problem.what == "no such folder"

@@ -1,0 +1,35 @@
+"""When two STATE vectors of the same prompt say the same: by distance, and by what heads say."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+
+from runtime.llama_backend import Vector
+
+MAX_SHARE_OF_A_TURN = 0.25
+MAX_DELTA = 0.02
+MAX_FLAGS = 0.01
+
+Heads: TypeAlias = Callable[[Vector], tuple[Vector, Vector]]
+"""From states [batch, n_embd] to deltas [batch, n_delta] and raised flags [batch, n_flags]."""
+
+
+def shares_of_a_turn(expected: Sequence[Vector], found: Sequence[Vector]) -> list[float]:
+    """How far each STATE lies off, as a share of the distance to the nearest neighbouring turn's.
+
+    Cosines would not do: those of neighbouring turns lie above 0.99 already.
+    """
+    steps = [float(np.linalg.norm(b - a)) for a, b in pairwise(expected)]
+    nearest = [min(pair) for pair in zip([*steps, np.inf], [np.inf, *steps], strict=True)]
+    errors = [float(np.linalg.norm(b - a)) for a, b in zip(expected, found, strict=True)]
+    return [error / step for error, step in zip(errors, nearest, strict=True)]
+
+
+def assert_heads_agree(expected: Sequence[Vector], found: Sequence[Vector], heads: Heads) -> None:
+    """Deltas within MAX_DELTA of each other, and at most MAX_FLAGS of the flags different."""
+    expected_delta, expected_flags = heads(np.stack(expected))
+    found_delta, found_flags = heads(np.stack(found))
+    assert np.abs(found_delta - expected_delta).max() <= MAX_DELTA
+    assert np.mean(found_flags != expected_flags) <= MAX_FLAGS

@@ -1,0 +1,182 @@
+"""The scheduler's policy, played without a model: who is admitted, and what a batch holds."""
+
+from collections.abc import Callable
+
+import pytest
+
+from runtime.errors import Overloaded, PromptTooLong
+from runtime.sampling import SamplingParams
+from runtime.scheduler import Limits, Plan, Scheduler
+from runtime.sequence import MAX_DECISION_TOKENS, EngineSequence, Request
+
+LIMITS = Limits(sequences=3, cells=1000, batch_tokens=16, waiting=4)
+
+
+def make_scheduler(**changes: int) -> Scheduler:
+    values = {name: getattr(LIMITS, name) for name in Limits.__slots__}
+    return Scheduler(Limits(**(values | changes)))
+
+
+def make_sequence(
+    num_prompt: int = 5, *, max_tokens: int = 4, with_state: bool = False
+) -> EngineSequence:
+    on_state: Callable[..., list[int]] | None = (lambda _: [1]) if with_state else None
+    sampling = SamplingParams(max_tokens=max_tokens)
+    return EngineSequence(Request([7] * num_prompt, sampling, on_state), lambda _: None)
+
+
+def add(scheduler: Scheduler, *sequences: EngineSequence) -> None:
+    for sequence in sequences:
+        scheduler.add(sequence)
+
+
+def admit(scheduler: Scheduler, *sequences: EngineSequence) -> None:
+    add(scheduler, *sequences)
+    list(scheduler.admit())
+
+
+def advance(plan: Plan) -> None:
+    """What the engine does after a batch: one more token known where an output came."""
+    for part in plan.slices:
+        part.sequence.num_evaluated += part.count
+        if part.sequence.is_state_due and part.sequence.num_pending == 0:
+            part.sequence.decide([1, 2, 3])
+        elif part.is_output:
+            part.sequence.tokens.append(8)
+
+
+def counts(plan: Plan) -> list[tuple[EngineSequence, int, bool]]:
+    return [(part.sequence, part.count, part.is_output) for part in plan.slices]
+
+
+def test_requests_are_admitted_in_order_of_arrival() -> None:
+    scheduler, sequences = make_scheduler(), [make_sequence() for _ in range(4)]
+    add(scheduler, *sequences)
+    assert list(scheduler.admit()) == sequences[:3]
+    scheduler.remove(sequences[1])
+    assert list(scheduler.admit()) == sequences[3:]
+
+
+def test_admitted_sequences_have_ids_of_their_own() -> None:
+    scheduler, sequences = make_scheduler(), [make_sequence() for _ in range(3)]
+    admit(scheduler, *sequences)
+    assert {sequence.seq_id for sequence in sequences} == {0, 1, 2}
+    assert scheduler.num_claimed == 3
+
+
+def test_a_request_claims_all_the_cells_that_it_can_need() -> None:
+    scheduler = make_scheduler()
+    admit(
+        scheduler, make_sequence(5, max_tokens=4), make_sequence(6, max_tokens=3, with_state=True)
+    )
+    assert scheduler.num_free_cells == 1000 - (5 + 4) - (6 + 3 + MAX_DECISION_TOKENS)
+
+
+def test_a_small_request_does_not_overtake_a_large_one_that_waits_for_cells() -> None:
+    scheduler = make_scheduler()
+    first, large, small = make_sequence(600), make_sequence(600), make_sequence(1)
+    admit(scheduler, first, large, small)
+    assert scheduler.running == [first]
+    scheduler.remove(first)
+    assert list(scheduler.admit()) == [large, small]
+
+
+def test_a_removed_sequence_gives_back_its_id_and_cells() -> None:
+    scheduler, running, waiting = make_scheduler(sequences=1), make_sequence(), make_sequence()
+    admit(scheduler, running, waiting)
+    scheduler.remove(running)
+    scheduler.remove(waiting)
+    assert running.seq_id is None
+    assert (scheduler.num_claimed, scheduler.num_free_cells) == (0, 1000)
+    assert not scheduler.has_work
+
+
+def test_a_full_queue_is_overloaded_at_once() -> None:
+    scheduler = make_scheduler(waiting=2)
+    add(scheduler, make_sequence(), make_sequence())
+    with pytest.raises(Overloaded, match="2 requests are waiting already"):
+        scheduler.add(make_sequence())
+    list(scheduler.admit())
+    scheduler.add(make_sequence())
+
+
+def test_a_prompt_that_can_never_fit_is_refused_with_both_numbers() -> None:
+    scheduler = make_scheduler()
+    with pytest.raises(PromptTooLong, match=r"997 prompt tokens .* need 1001 .* has 1000"):
+        scheduler.add(make_sequence(997, max_tokens=4))
+    assert not scheduler.has_work
+    scheduler.add(make_sequence(996, max_tokens=4))
+
+
+def test_a_request_too_long_is_told_so_even_when_the_queue_is_full() -> None:
+    scheduler = make_scheduler(waiting=0)
+    with pytest.raises(PromptTooLong):
+        scheduler.add(make_sequence(2000))
+
+
+def test_without_requests_there_is_nothing_to_plan() -> None:
+    assert make_scheduler().plan() == Plan([], embeddings=False)
+
+
+def test_a_prompt_is_prefilled_in_chunks_of_the_budget_and_only_its_end_is_an_output() -> None:
+    scheduler, sequence = make_scheduler(), make_sequence(40)
+    admit(scheduler, sequence)
+    seen = []
+    for _ in range(4):
+        plan = scheduler.plan()
+        seen += counts(plan)
+        advance(plan)
+    assert seen == [
+        (sequence, 16, False),
+        (sequence, 16, False),
+        (sequence, 8, True),
+        (sequence, 1, True),
+    ]
+
+
+def test_replies_come_first_and_prompts_share_what_is_left() -> None:
+    scheduler, talker = make_scheduler(), make_sequence(5)
+    admit(scheduler, talker)
+    advance(scheduler.plan())
+    first, second = make_sequence(10), make_sequence(10)
+    admit(scheduler, first, second)
+    plan = scheduler.plan()
+    assert counts(plan) == [(talker, 1, True), (first, 10, True), (second, 5, False)]
+
+
+def test_prompts_are_evaluated_up_to_state_without_outputs() -> None:
+    scheduler, sequence = make_scheduler(), make_sequence(6, with_state=True)
+    admit(scheduler, sequence)
+    assert counts(scheduler.plan()) == [(sequence, 5, False)]
+
+
+def test_a_batch_with_state_holds_outputs_only() -> None:
+    scheduler = make_scheduler()
+    talker, decider, newcomer = (
+        make_sequence(5),
+        make_sequence(6, with_state=True),
+        make_sequence(30),
+    )
+    admit(scheduler, talker, decider)
+    advance(scheduler.plan())
+    admit(scheduler, newcomer)
+    plan = scheduler.plan()
+    assert plan.embeddings
+    assert counts(plan) == [(talker, 1, True), (decider, 1, True)]
+    advance(plan)
+    assert not scheduler.plan().embeddings
+
+
+def test_after_the_decision_its_tokens_are_evaluated_and_the_last_is_an_output() -> None:
+    scheduler, sequence = make_scheduler(), make_sequence(6, with_state=True)
+    admit(scheduler, sequence)
+    advance(scheduler.plan())
+    advance(scheduler.plan())
+    assert counts(scheduler.plan()) == [(sequence, 3, True)]
+
+
+def test_a_prompt_of_state_alone_is_evaluated_at_once() -> None:
+    scheduler, sequence = make_scheduler(), make_sequence(1, with_state=True)
+    admit(scheduler, sequence)
+    assert scheduler.plan().embeddings
+    assert counts(scheduler.plan()) == [(sequence, 1, True)]

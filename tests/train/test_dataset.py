@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from train.dataset import DatasetError, conversations, read_turns
+from tests.train.turns import label, line, write_lines
+
+
+def error_of(*paths: Path) -> str:
+    with pytest.raises(DatasetError) as caught:
+        read_turns(paths)
+    return str(caught.value)
+
+
+def test_turns_of_all_files_are_read_in_order_and_blank_lines_skipped(tmp_path: Path) -> None:
+    first = write_lines(tmp_path / "a.jsonl", [line(0), line(1)])
+    first.write_bytes(first.read_bytes().replace(b"\n", b"\n\n"))
+    second = write_lines(tmp_path / "b.jsonl", [line(2)])
+    assert read_turns([first, second]) == [label(0), label(1), label(2)]
+
+
+@pytest.mark.parametrize(
+    ("raw", "named"),
+    [
+        (b"{", "truncated"),
+        (b'{"a": "\xff"}', "utf-8"),
+        (b"[]", "Expected `object`"),
+        (msgspec.json.encode(line(1, delta={"trust": 2.0})), "$.delta"),
+        (msgspec.json.encode(line(1, flag={"give_item": 2})), "$.flag"),
+        (msgspec.json.encode(line(1, lang="fr")), "$.lang"),
+        (msgspec.json.encode(line(1, respnse="x")), "respnse"),
+        (msgspec.json.encode(line(1, player_utterance="")), "$.player_utterance"),
+        (msgspec.json.encode(line(1, flag={"give_item": 1})), "quest_stage_change"),
+        (msgspec.json.encode(line(1, delta={"trust": 0.1})), "relationship"),
+    ],
+)
+def test_a_bad_line_is_told_by_file_line_and_key(tmp_path: Path, raw: bytes, named: str) -> None:
+    path = write_lines(tmp_path / "turns.jsonl", [line(0)])
+    path.write_bytes(path.read_bytes() + b"\n" + raw + b"\n")
+    text = error_of(path)
+    assert text.startswith(f"{path}, line 3: ")
+    assert named in text
+
+
+def test_a_dataset_without_turns_is_an_error(tmp_path: Path) -> None:
+    assert "no labelled turn" in error_of(write_lines(tmp_path / "empty.jsonl", []))
+
+
+def test_the_turns_of_a_conversation_come_in_order() -> None:
+    mixed = [label(2), label(0, conversation="other"), label(10), label(1), label(0)]
+    grouped = conversations(mixed)
+    assert [turn.turn for turn in grouped["c"]] == [0, 1, 2, 10]
+    assert [turn.turn for turn in grouped["other"]] == [0]
+
+
+def test_the_demo_dataset_fits_the_demo_world() -> None:
+    folder = Path(__file__).parents[2] / "worlds" / "mulmaru" / "data"
+    turns = read_turns(sorted(folder.glob("*.jsonl")))
+    assert len(turns) >= 200
+    assert {turn.lang for turn in turns} == {"ko", "en"}
+    for name, group in conversations(turns).items():
+        assert [turn.turn for turn in group] == list(range(len(group))), name
+        assert len({(t.npc_id, t.lang, t.split_group) for t in group}) == 1, name
