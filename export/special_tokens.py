@@ -37,7 +37,9 @@ def special_ids(vocabulary: Vocabulary) -> dict[str, int]:
     ids = vocabulary.ids()
     if missing := " ".join(name for name in Special if name not in ids):
         remedy = "build the model with `persona bundle build`"
-        raise VocabularyError("vocabulary", "the seven special tokens", f"none spelt {missing}", remedy)
+        raise VocabularyError(
+            "vocabulary", "the seven special tokens", f"none spelt {missing}", remedy
+        )
     return {str(name): ids[name] for name in Special}
 
 
@@ -61,7 +63,7 @@ def claim(model: GgufModel) -> tuple[GgufModel, dict[str, int]]:
     for name in ROW_TENSORS:
         if name in claimed.tensors:
             tensor = claimed.tensors[name]
-            rows = {token: tensor.rows(tokens).mean(axis=0) for token, tokens in words.items()}
+            rows = {token: tensor.rows(tokens).sum(axis=0) for token, tokens in words.items()}
             claimed.add(set_rows(tensor, rows))
     return claimed, special_ids(read_vocabulary(claimed))
 

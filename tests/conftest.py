@@ -1,12 +1,15 @@
 """Fixtures for all tests: tiny random models, and the real one of the default bundle."""
 
+import argparse
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from export.build_key import DEFAULT_FOLDER
+from export.cli import add_commands
+from heads.bundle import HEADS_RECORD, MODEL, cache_folder, default_bundle_folder
 from runtime.llama_backend import LlamaModel
 from tests.tiny_models import ARCHITECTURES, make_tiny
 
@@ -17,14 +20,15 @@ settings.register_profile("persona", deadline=None)
 settings.load_profile("persona")
 
 
-@contextmanager
-def loaded(path: Path) -> Iterator[LlamaModel]:
-    """A model, closed at the end."""
-    model = LlamaModel(path)
-    try:
-        yield model
-    finally:
-        model.close()
+def build_default() -> Path:
+    """`persona bundle build`: a no-op when the bundle is there. The weights' path."""
+    has_heads = (DEFAULT_FOLDER / HEADS_RECORD).is_file()
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers())
+    args = parser.parse_args(["bundle", "build", *([] if has_heads else ["--model-only"])])
+    assert args.run(args) == 0, "persona bundle build failed; it says why on stderr"
+    folder = default_bundle_folder() if has_heads else cache_folder() / "models" / "default"
+    return folder / MODEL
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +46,9 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 @pytest.fixture(scope="session")
 def gemma() -> Iterator[LlamaModel]:
     """The model of the default bundle, built if it is not in the cache yet."""
-    with loaded(Path("/tmp/rt/gemma.gguf")) as model:
-        yield model
+    model = LlamaModel(build_default())
+    yield model
+    model.close()
 
 
 @pytest.fixture(scope="session", params=ARCHITECTURES)

@@ -53,8 +53,8 @@ class Trained:
 
 def train(architecture: Architecture, folder: Path, **settings: Any) -> Trained:
     """An adapter with random factors."""
-    import peft
-    import torch
+    import peft  # noqa: PLC0415 (warns when imported)
+    import torch  # noqa: PLC0415
 
     torch.manual_seed(0)
     tiny = make_tiny(architecture, folder)
@@ -111,9 +111,9 @@ def test_an_adapter_merges_into_quantised_weights(trained: Trained) -> None:
 
 
 def test_bfloat16_factors_are_read(trained: Trained) -> None:
-    import torch
-    from safetensors.torch import load_file as load_torch
-    from safetensors.torch import save_file as save_torch
+    import torch  # noqa: PLC0415
+    from safetensors.torch import load_file as load_torch  # noqa: PLC0415
+    from safetensors.torch import save_file as save_torch  # noqa: PLC0415
 
     exact, changed = merge(trained.base(), trained.folder)
     path = trained.folder / WEIGHTS
@@ -155,7 +155,13 @@ LAYER = "base_model.model.model.layers.0.self_attn"
         ({f"{LAYER}.rotary.lora_A.weight": np.ones((4, 64))}, r"rotary\.lora_A"),
         ({f"{LAYER}.q_proj.lora_B.weight": None}, r"nothing in layer 0, q_proj"),
         ({f"{LAYER}.q_proj.lora_B.weight": np.ones((99, 4))}, r"\(99, 64\)"),
-        ({f"{LAYER.replace('0', '7')}.q_proj.lora_A.weight": np.ones((4, 64))}, "layer 7"),
+        (
+            {
+                "base_model.model.model.layers.7.self_attn.q_proj.lora_A.weight": np.ones((4, 64)),
+                "base_model.model.model.layers.7.self_attn.q_proj.lora_B.weight": np.ones((64, 4)),
+            },
+            "layer 7 of 2",
+        ),
     ],
 )
 def test_every_tensor_of_the_adapter_must_be_used(

@@ -1,0 +1,1 @@
+"""Offline benchmarks on CPU; each prints a table and writes JSON, with the machine named."""

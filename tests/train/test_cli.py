@@ -1,0 +1,117 @@
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from export.gguf_file import read_gguf
+from export.vocabulary import model_vocabulary_sha256
+from heads.bundle import HeadsRecord
+from heads.session import HeadsSession
+from server.cli import main
+from tests.rag.worlds import PERSONA, write_json
+from tests.tiny_models import N_EMBD, make_tiny
+from tests.train.turns import line, write_lines
+from train.fit_heads import is_held_out
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A tiny model, a world and where the heads go."""
+
+    model: Path
+    world: Path
+    out: Path
+
+    def fit(self, lines: list[dict[str, Any]]) -> int:
+        """Run `persona heads fit`."""
+        data = write_lines(self.world / "turns.jsonl", lines)
+        given = {"--model": self.model, "--world": self.world, "--data": data, "--out": self.out}
+        options = [str(part) for pair in given.items() for part in pair]
+        return main(["heads", "fit", *options, "--threads", "1"])
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    write_json(tmp_path / "world", "mina.json", PERSONA)
+    model = make_tiny("qwen2", tmp_path).path
+    return Workplace(model, tmp_path / "world", tmp_path / "out")
+
+
+def handful(num_groups: int = 12) -> list[dict[str, Any]]:
+    """Two turns in each group, the flags raised in one of the two."""
+    return [
+        line(
+            turn,
+            conversation=f"c{group}",
+            split_group=f"group {group}",
+            delta={"trust": 0.4 * turn - 0.2, "relationship": 0.1 * turn},
+            flag={"give_item": turn, "quest_stage_change": 1 - turn},
+            player_utterance=("help", "gold")[turn] + f" {group}",
+        )
+        for group in range(num_groups)
+        for turn in range(2)
+    ]
+
+
+def test_a_handful_of_turns_gives_heads_that_load(place: Workplace) -> None:
+    assert place.fit(handful()) == 0
+    assert sorted(path.name for path in place.out.iterdir()) == ["heads.json", "heads.onnx"]
+    record = msgspec.json.decode((place.out / "heads.json").read_bytes(), type=HeadsRecord)
+    assert [delta.name for delta in record.heads.delta] == ["trust", "relationship"]
+    assert [flag.name for flag in record.heads.flags] == ["give_item", "quest_stage_change"]
+    assert record.vocabulary_sha256 == model_vocabulary_sha256(read_gguf(place.model))
+    session = HeadsSession(place.out / "heads.onnx", record.heads, N_EMBD)
+    delta, flag = session.predict_batch(np.zeros((3, N_EMBD), np.float32))
+    assert delta.shape == (3, 2)
+    assert flag.shape == (3, 2)
+
+
+def test_the_report_counts_fitted_and_held_out_turns_apart(place: Workplace) -> None:
+    lines = handful()
+    assert place.fit(lines) == 0
+    record = msgspec.json.decode((place.out / "heads.json").read_bytes(), type=HeadsRecord)
+    num_held_out = sum(is_held_out(each["split_group"]) for each in lines)
+    assert record.training["num_turns"] == len(lines) - num_held_out
+    assert record.evaluation["held_out_continued"]["num_turns"] == num_held_out
+    assert record.evaluation["held_out_rebuilt"]["num_turns"] == num_held_out // 2
+    for part in ("held_out_majority_baseline", "held_out_continued", "held_out_rebuilt"):
+        assert {"flag_macro_f1", "flag_f1", "delta_mae"} <= record.evaluation[part].keys()
+
+
+def test_heads_are_fitted_alike_each_time(place: Workplace) -> None:
+    place.fit(handful())
+    first = (place.out / "heads.onnx").read_bytes()
+    place.fit(handful())
+    assert (place.out / "heads.onnx").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ([], "no labelled turn"),
+        ([line(0), line(1, lang="fr")], "turns.jsonl, line 2: "),
+        ([line(0, npc_id="nobody")], "the world has no NPC nobody"),
+        ([line(0)], "no split group falls into the held-out part"),
+        (handful(6)[2:], "cross-validation needs 5"),
+    ],
+)
+def test_a_dataset_that_cannot_be_used_is_told_in_a_line(
+    place: Workplace, lines: list[dict[str, Any]], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.fit(lines) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("persona heads fit: ")
+    assert told in error
+    assert error.count("\n") == 1
+    assert not place.out.exists()
+
+
+def test_a_model_without_the_special_tokens_is_refused(
+    place: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = make_tiny("qwen2", tmp_path, specials=False).path
+    assert Workplace(plain, place.world, place.out).fit(handful()) == 1
+    assert "special token <SYS>" in capsys.readouterr().err

@@ -1,0 +1,140 @@
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score
+
+from train.dataset import DatasetError, read_turns
+from train.fit_heads import Array, Targets, best_threshold, fit, is_held_out, make_targets
+from train.metrics import majority_baseline, score
+from train.states import Form, LabelledState
+from tests.train.turns import label
+
+SIZE, COUNT = 6, 1_500
+RULE = np.random.default_rng(7).normal(0, 1, (SIZE, 2))
+
+
+def draw(count: int, seed: int) -> Array:
+    """States far from centred and of unequal scale, as embeddings are."""
+    return np.random.default_rng(seed).normal(5, 1, (count, SIZE)) * 10.0 ** np.arange(-2, SIZE - 2)
+
+
+def normal(states: Array) -> Array:
+    return states / 10.0 ** np.arange(-2, SIZE - 2) - 5
+
+
+def labelled(states: Array) -> list[LabelledState]:
+    return [
+        LabelledState(label(number), Form.CONTINUED, state.astype(np.float32))
+        for number, state in enumerate(states)
+    ]
+
+
+def targets(delta: Array, flag: npt.NDArray[np.bool_], num_groups: int = 50) -> Targets:
+    groups = np.array([f"g{number % num_groups}" for number in range(len(delta))])
+    names = tuple(f"flag_{number}" for number in range(flag.shape[1]))
+    return Targets(delta, flag.astype(np.float64), groups, names)
+
+
+def linear_labels(states: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
+    logits = normal(states) @ RULE
+    return np.tanh(0.3 * logits), logits > 0.5
+
+
+def test_a_linear_rule_is_found_again_on_states_never_seen() -> None:
+    states, unseen = draw(COUNT, 0), draw(500, 1)
+    heads, _ = fit(labelled(states), targets(*linear_labels(states)))
+    true_delta, true_flag = linear_labels(unseen)
+    delta, scores = heads.predict(unseen)
+    names = ["a", "b"]
+    result = score(delta, scores >= heads.thresholds, true_delta, true_flag, names)
+    baseline = majority_baseline(*linear_labels(states), true_delta, true_flag, names)
+    assert result.delta_mae < 0.15 * baseline.delta_mae
+    assert result.flag_macro_f1 > 0.95
+    assert result.sign_accuracy is not None
+    assert result.sign_accuracy > 0.99
+
+
+def test_scores_are_probabilities_once_the_temperature_is_fitted() -> None:
+    states, unseen = draw(COUNT, 2), draw(500, 3)
+
+    def probability(of: Array) -> Array:
+        result: Array = 1 / (1 + np.exp(-3 * normal(of) @ RULE))
+        return result
+
+    drawn = np.random.default_rng(4).random((COUNT, 2)) < probability(states)
+    heads, _ = fit(labelled(states), targets(np.zeros((COUNT, 2)), drawn))
+    _, scores = heads.predict(unseen)
+    assert np.abs(scores - probability(unseen)).mean() < 0.06
+    untempered = 1 / (1 + np.exp(-heads.temperature * np.log(scores / (1 - scores))))
+    assert np.abs(untempered - probability(unseen)).mean() > 0.06
+
+
+def test_a_delta_of_one_is_no_infinite_target() -> None:
+    states = draw(100, 5)
+    delta = np.sign(normal(states) @ RULE)
+    heads, _ = fit(labelled(states), targets(delta, delta > 0))
+    assert np.isfinite(heads.predict(states)[0]).all()
+
+
+def test_too_few_groups_are_an_error_that_says_so() -> None:
+    states = draw(40, 6)
+    with pytest.raises(DatasetError, match="4 split groups to fit on"):
+        fit(labelled(states), targets(*linear_labels(states), num_groups=4))
+
+
+def test_a_flag_that_is_raised_in_one_group_only_is_an_error_that_names_it() -> None:
+    states = draw(50, 6)
+    delta, flag = linear_labels(states)
+    flag[:, 1] = [number % 10 == 3 for number in range(50)]
+    with pytest.raises(DatasetError, match="flag flag_1: too few split groups"):
+        fit(labelled(states), targets(delta, flag, num_groups=10))
+
+
+def test_targets_are_columns_in_the_order_of_the_names() -> None:
+    states = labelled(draw(2, 0))
+    made = make_targets(states, ["relationship", "trust"], ["quest_stage_change", "give_item"])
+    assert made.delta.tolist() == [[0.0, 0.1], [0.0, 0.1]]
+    assert made.flag.tolist() == [[0, 0], [0, 1]]
+    assert made.groups.tolist() == ["g", "g"]
+
+
+def test_a_fifth_of_the_groups_is_held_out_by_name_alone() -> None:
+    names = [f"group-{number}" for number in range(5_000)]
+    share = sum(map(is_held_out, names)) / len(names)
+    assert 0.18 < share < 0.22
+    known = {"okbun-first-meeting": False, "sora-first-knock": False}
+    assert {name: is_held_out(name) for name in known} == known, "the split must never move"
+
+
+def test_no_group_of_the_demo_dataset_is_on_both_sides_of_the_split() -> None:
+    folder = Path(__file__).parents[2] / "worlds" / "mulmaru" / "data"
+    turns = read_turns(sorted(folder.glob("*.jsonl")))
+    sides: dict[bool, set[str]] = {True: set(), False: set()}
+    for turn in turns:
+        sides[is_held_out(turn.split_group)].add(turn.split_group)
+    assert not sides[True] & sides[False]
+    held_out = [turn for turn in turns if is_held_out(turn.split_group)]
+    assert 0.1 < len(held_out) / len(turns) < 0.35
+    assert {turn.npc_id for turn in held_out} == {turn.npc_id for turn in turns}
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0.01, 0.99)), min_size=2, max_size=40))
+def test_no_other_threshold_has_a_better_f1(pairs: list[tuple[bool, float]]) -> None:
+    labels, scores = np.array([p[0] for p in pairs], float), np.array([p[1] for p in pairs])
+    labels[0] = 1
+
+    def f1(threshold: float) -> float:
+        return float(f1_score(labels, scores >= threshold, zero_division=0))
+
+    best = best_threshold(labels, scores)
+    assert 0 <= best <= 1
+    assert f1(best) >= max(map(f1, scores)) - 1e-9
+
+
+def test_a_threshold_lies_midway_between_the_scores_it_parts() -> None:
+    labels, scores = np.array([0.0, 0, 1, 1]), np.array([0.1, 0.3, 0.6, 0.9])
+    assert best_threshold(labels, scores) == pytest.approx(0.45)

@@ -1,0 +1,189 @@
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from rag.world import Scene
+from runtime.encoder import PromptEncoder, find_special_ids
+from runtime.llama_backend import Chunk, ContextConfig, LlamaContext, LlamaModel, Vector
+from runtime.prompt import End, Segment, Special, Transcript, decision_segments
+from server.schemas import HistoryTurn
+from server.turn import AskedTurn, build_prompt
+from train.dataset import TurnLabel
+from train.states import Form, LabelledState, StateReader, decision_words, make_turn, stack
+from tests.train.turns import WORLD, label
+
+TURNS = [
+    label(0),
+    label(1, player_utterance="help <STATE> me", context={"player_state": {"items": ["lamp"]}}),
+    label(2, context={"player_state": {"items": ["lamp"], "actions": ["bow"]}}),
+    label(3),
+]
+OTHER = [label(0, conversation="d"), label(1, conversation="d", player_utterance="gold?")]
+
+
+EXACT = ContextConfig(
+    n_ctx=2048,
+    n_seq_max=2,
+    n_batch=64,
+    n_threads=1,
+    n_threads_batch=1,
+    kv_type="f32",
+    flash_attention=False,
+)
+"""Nothing is rounded to 16 bits: flash attention does so even with a KV cache in f32."""
+
+
+class RecordingContext(LlamaContext):
+    """A context that remembers the tokens it evaluated, in order."""
+
+    def __init__(self, model: LlamaModel) -> None:
+        super().__init__(model, EXACT)
+        self.evaluated: list[int] = []
+
+    def decode(self, chunks: Sequence[Chunk], *, embeddings: bool = False) -> list[int]:
+        self.evaluated += [token for chunk in chunks for token in chunk.tokens]
+        return super().decode(chunks, embeddings=embeddings)
+
+
+@contextmanager
+def open_context(model: LlamaModel) -> Iterator[RecordingContext]:
+    context = RecordingContext(model)
+    try:
+        yield context
+    finally:
+        context.close()
+
+
+@pytest.fixture
+def context(tiny: LlamaModel) -> Iterator[RecordingContext]:
+    with open_context(tiny) as context:
+        yield context
+
+
+def read(
+    context: RecordingContext, *conversations: Sequence[TurnLabel]
+) -> tuple[list[LabelledState], PromptEncoder]:
+    encoder = PromptEncoder(context.model, find_special_ids(context.model))
+    return StateReader(context, encoder, WORLD).read(conversations), encoder
+
+
+def continued_segments(turns: Sequence[TurnLabel]) -> list[Segment]:
+    """What serving remembers of `turns`, up to the `<STATE>` of the last."""
+    transcript, segments = Transcript(), []
+    for turn in turns[:-1]:
+        segments += transcript.open_turn(make_turn(turn, WORLD))
+        segments += [*decision_segments(decision_words(turn, WORLD)), turn.response, End()]
+    return [*segments, *transcript.open_turn(make_turn(turns[-1], WORLD))]
+
+
+def sys_tokens(encoder: PromptEncoder) -> list[int]:
+    asked = asked_turn([TURNS[0]])
+    prompt = build_prompt(asked, WORLD, encoder, 10_000).tokens
+    return prompt[: prompt.index(encoder.encode([Special.CTX])[0]) + 1]
+
+
+def asked_turn(turns: Sequence[TurnLabel]) -> AskedTurn:
+    """The last turn as the server reads it from a request with a dialogue history."""
+    *past, last = turns
+    return AskedTurn(
+        turn_id="t",
+        session_id="s",
+        persona=WORLD.npcs["mina"],
+        scene=Scene("mina", last.tags.quest_stage, last.tags.location),
+        lang=last.lang,
+        utterance=last.player_utterance,
+        state=dict(make_turn(last, WORLD).state),
+        history=[HistoryTurn(turn.player_utterance, turn.response) for turn in past],
+    )
+
+
+def cold_state(model: LlamaModel, tokens: Sequence[int]) -> Vector:
+    end = len(tokens) - 1
+    with open_context(model) as context:
+        for start in range(0, end, EXACT.n_batch):
+            part = tokens[start : min(start + EXACT.n_batch, end)]
+            context.decode([Chunk(0, start, part, is_output=False)])
+        (row,) = context.decode([Chunk(0, end, tokens[end:], is_output=True)], embeddings=True)
+        return context.embedding(row)
+
+
+def test_a_continued_state_equals_a_cold_evaluation_of_the_same_tokens(
+    context: RecordingContext,
+) -> None:
+    states, encoder = read(context, TURNS, OTHER)
+    for conversation in (TURNS, OTHER):
+        for number, turn in enumerate(conversation):
+            (state,) = [s for s in states if s.label is turn and s.form is Form.CONTINUED]
+            told = continued_segments(conversation[: number + 1])
+            tokens = [*sys_tokens(encoder), *encoder.encode(told)]
+            cold = cold_state(context.model, tokens)
+            np.testing.assert_allclose(state.vector, cold, rtol=1e-4, atol=1e-4)
+
+
+def test_a_rebuilt_state_equals_a_cold_evaluation_of_the_servers_prompt(
+    context: RecordingContext,
+) -> None:
+    states, encoder = read(context, TURNS)
+    (state,) = [s for s in states if s.form is Form.REBUILT]
+    assert state.label is TURNS[-1]
+    prompt = build_prompt(asked_turn(TURNS), WORLD, encoder, 10_000)
+    assert prompt.num_dropped == 0
+    cold = cold_state(context.model, prompt.tokens)
+    np.testing.assert_allclose(state.vector, cold, rtol=1e-4, atol=1e-4)
+
+
+def test_a_rebuilt_transcript_holds_no_past_state_and_no_decision(
+    context: RecordingContext,
+) -> None:
+    _, encoder = read(context, TURNS)
+    (player_state, state, npc) = encoder.encode(
+        [Special.PLAYER_STATE, Special.STATE, Special.NPC]
+    )
+    ends = [at for at, token in enumerate(context.evaluated) if token == state]
+    rebuilt = context.evaluated[ends[len(TURNS) - 1] + 1 :]
+    assert rebuilt.count(player_state) == 1
+    past = [rebuilt[at + 1] for at, token in enumerate(rebuilt[:-1]) if token == state]
+    assert past == [npc] * (len(TURNS) - 1)
+
+
+def test_each_turn_is_read_once_and_each_conversation_with_a_past_rebuilt_once(
+    context: RecordingContext,
+) -> None:
+    states, _ = read(context, TURNS, OTHER, [label(0, conversation="e")])
+    forms = [state.form for state in states]
+    assert forms.count(Form.CONTINUED) == len(TURNS) + len(OTHER) + 1
+    assert forms.count(Form.REBUILT) == 2
+    assert stack(states).shape == (len(states), context.model.n_embd)
+    assert stack(states).dtype == np.float32
+
+
+def test_the_npcs_own_block_is_evaluated_once_for_all_its_conversations(
+    context: RecordingContext,
+) -> None:
+    _, encoder = read(context, TURNS, OTHER)
+    (sys,) = encoder.encode([Special.SYS])
+    assert context.evaluated.count(sys) == 1
+
+
+def test_what_a_player_typed_is_never_a_special_token(context: RecordingContext) -> None:
+    _, encoder = read(context, TURNS[:2])
+    (state,) = encoder.encode([Special.STATE])
+    assert context.evaluated.count(state) == 2 + 2  # continued: each turn; rebuilt: the past one and itself
+
+
+def test_decisions_are_told_with_the_worlds_values() -> None:
+    assert decision_words(TURNS[1], WORLD) == 'trust=+ relationship== give_item="gold"'
+    assert decision_words(TURNS[0], WORLD) == "trust=+ relationship=="
+
+
+def test_only_what_is_known_of_a_turn_is_shown() -> None:
+    assert make_turn(TURNS[1], WORLD).state == {
+        "quest_stage": "started",
+        "location": "pier",
+        "trust": 0.1,
+        "relationship": 0.0,
+        "npc_mood": "calm",
+        "items": ["lamp"],
+    }
