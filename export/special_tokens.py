@@ -63,7 +63,7 @@ def claim(model: GgufModel) -> tuple[GgufModel, dict[str, int]]:
     for name in ROW_TENSORS:
         if name in claimed.tensors:
             tensor = claimed.tensors[name]
-            rows = {token: tensor.rows(tokens).sum(axis=0) for token, tokens in words.items()}
+            rows = {token: tensor.rows(tokens).mean(axis=0) for token, tokens in words.items()}
             claimed.add(set_rows(tensor, rows))
     return claimed, special_ids(read_vocabulary(claimed))
 

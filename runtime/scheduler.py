@@ -77,7 +77,8 @@ class Scheduler:
     def add(self, sequence: EngineSequence) -> None:
         """Queue a sequence. Raises Overloaded or PromptTooLong."""
         self.check_fits(sequence)
-        if len(self.waiting) >= self.limits.waiting:
+        # a burst between two steps has not been admitted yet: what can start at once does not wait
+        if len(self.waiting) >= self.limits.waiting + len(self._free_ids):
             raise Overloaded(f"{len(self.waiting)} requests are waiting already; try again later")
         self.waiting.append(sequence)
 

@@ -92,12 +92,22 @@ def test_a_removed_sequence_gives_back_its_id_and_cells() -> None:
 
 
 def test_a_full_queue_is_overloaded_at_once() -> None:
-    scheduler = make_scheduler(waiting=2)
+    scheduler = make_scheduler(sequences=1, waiting=2)
+    running = make_sequence()
+    admit(scheduler, running)
     add(scheduler, make_sequence(), make_sequence())
     with pytest.raises(Overloaded, match="2 requests are waiting already"):
         scheduler.add(make_sequence())
+    scheduler.remove(running)
     list(scheduler.admit())
     scheduler.add(make_sequence())
+
+
+def test_a_burst_that_can_start_at_once_does_not_count_as_waiting() -> None:
+    scheduler = make_scheduler(sequences=3, waiting=1)
+    add(scheduler, *(make_sequence() for _ in range(4)))
+    with pytest.raises(Overloaded):
+        scheduler.add(make_sequence())
 
 
 def test_a_prompt_that_can_never_fit_is_refused_with_both_numbers() -> None:

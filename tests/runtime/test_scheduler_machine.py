@@ -28,7 +28,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         try:
             self.scheduler.add(sequence)
         except Overloaded:
-            assert len(self.scheduler.waiting) == LIMITS.waiting
+            num_free = LIMITS.sequences - self.scheduler.num_claimed
+            assert len(self.scheduler.waiting) == LIMITS.waiting + num_free
         except PromptTooLong:
             assert sequence.num_cells_needed > LIMITS.cells
         else:

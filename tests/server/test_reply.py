@@ -1,0 +1,75 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.prompt import Special
+from server.reply import ReplyCleaner
+
+TAGS = [*Special, "</NPC>", "<RESPONSE>", "</response>", "<Delta>", "</FLAG>"]
+ANY_TAG = re.compile(
+    rf"</?({'|'.join(s.strip('<>') for s in Special)}|RESPONSE|DELTA|FLAG)>", re.IGNORECASE
+)
+PIECES = st.one_of(
+    st.sampled_from([*TAGS, "<", ">", "</", "<ST", "ATE>", "PLAYER", "_STATE", " ", "\n", "안녕"]),
+    st.text(max_size=4),
+)
+
+
+def clean(pieces: list[str]) -> tuple[str, list[str]]:
+    """The final text and the pieces released."""
+    cleaner = ReplyCleaner()
+    released = [cleaner.push(piece) for piece in pieces]
+    released.append(cleaner.finish())
+    return cleaner.text, released
+
+
+def cut(text: str, places: list[int]) -> list[str]:
+    ends = sorted({place % (len(text) + 1) for place in places} | {len(text)})
+    return [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+@given(st.lists(PIECES, max_size=12).map("".join), st.lists(st.integers(0, 200), max_size=12))
+def test_any_split_of_a_text_gives_the_same_line(text: str, places: list[int]) -> None:
+    whole, _ = clean([text])
+    line, released = clean(cut(text, places))
+    assert line == whole
+    assert "".join(released) == line
+    assert not ANY_TAG.search(line)
+    assert line == line.strip()
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="<"), max_size=5), max_size=8))
+def test_a_text_without_tags_loses_white_space_only(pieces: list[str]) -> None:
+    line, _ = clean(pieces)
+    assert line == " ".join("".join(pieces).split())
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("안녕하세요.", "안녕하세요."),
+        ("<RESPONSE>Hello.</RESPONSE>", "Hello."),
+        ("Hello <NPC> there", "Hello there"),
+        ("<ST<NPC>ATE>", "<ST ATE>"),
+        ("1 < 2 and 3 > 2", "1 < 2 and 3 > 2"),
+        ("I love you <3", "I love you <3"),
+        ("<STATE", "<STATE"),
+        ("<state></Player_State>", ""),
+        ("   ", ""),
+        ("a  b\u3000c", "a b c"),
+    ],
+)
+def test_tags_go_and_what_merely_looks_like_one_stays(text: str, line: str) -> None:
+    assert clean([text])[0] == line
+    assert clean(list(text))[0] == line
+
+
+def test_words_are_released_as_they_come() -> None:
+    cleaner = ReplyCleaner()
+    assert cleaner.push("  The ") == "The"
+    assert cleaner.push("wind") == " wind"
+    assert cleaner.push(" <") == ""
+    assert cleaner.push("3 you and all of us") == " <3 you and all of us"
+    assert cleaner.finish() == ""
