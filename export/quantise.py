@@ -87,7 +87,7 @@ def is_matrix(tensor: Tensor) -> bool:
 
 
 def _converted(tensor: Tensor, kind: GGMLQuantizationType) -> Tensor:
-    if tensor.type == kind:
+    if not is_matrix(tensor) or tensor.type == kind:
         return tensor
     if tensor.shape[-1] % GGML_QUANT_SIZES[kind][0]:
         kind = GGMLQuantizationType.F16  # its rows hold no whole blocks

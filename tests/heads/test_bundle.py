@@ -162,9 +162,10 @@ def test_a_changed_file_of_the_same_size_is_told_by_its_hash(tmp_path: Path) -> 
     (folder / "model.gguf").write_bytes(b"GGUF, or merely")
     error = error_of(folder)
     assert error.file == str(folder / "model.gguf")
-    assert error.expected == "sha256 " + load_bundle(folder, verify_hashes=False).manifest.files[
-        0
-    ].sha256
+    assert (
+        error.expected
+        == "sha256 " + load_bundle(folder, verify_hashes=False).manifest.files[0].sha256
+    )
 
 
 def test_the_hash_check_can_be_skipped(tmp_path: Path) -> None:

@@ -35,7 +35,9 @@ def decided(
 
 
 def policies(**parts: Any) -> TriggerDef:
-    return msgspec.convert({"id": "t", "type": "trigger_def", "npc_id": "mina", **parts}, TriggerDef)
+    return msgspec.convert(
+        {"id": "t", "type": "trigger_def", "npc_id": "mina", **parts}, TriggerDef
+    )
 
 
 @pytest.mark.parametrize(

@@ -138,9 +138,7 @@ def test_a_rebuilt_transcript_holds_no_past_state_and_no_decision(
     context: RecordingContext,
 ) -> None:
     _, encoder = read(context, TURNS)
-    (player_state, state, npc) = encoder.encode(
-        [Special.PLAYER_STATE, Special.STATE, Special.NPC]
-    )
+    (player_state, state, npc) = encoder.encode([Special.PLAYER_STATE, Special.STATE, Special.NPC])
     ends = [at for at, token in enumerate(context.evaluated) if token == state]
     rebuilt = context.evaluated[ends[len(TURNS) - 1] + 1 :]
     assert rebuilt.count(player_state) == 1
@@ -170,7 +168,9 @@ def test_the_npcs_own_block_is_evaluated_once_for_all_its_conversations(
 def test_what_a_player_typed_is_never_a_special_token(context: RecordingContext) -> None:
     _, encoder = read(context, TURNS[:2])
     (state,) = encoder.encode([Special.STATE])
-    assert context.evaluated.count(state) == 2 + 2  # continued: each turn; rebuilt: the past one and itself
+    assert (
+        context.evaluated.count(state) == 2 + 2
+    )  # continued: each turn; rebuilt: the past one and itself
 
 
 def test_decisions_are_told_with_the_worlds_values() -> None:

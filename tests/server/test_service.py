@@ -1,0 +1,112 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heads.bundle import BundleError
+from rag.loader import WorldError
+from runtime.errors import ModelError
+from server.service import context_config
+from server.settings import Settings
+from tests.heads.bundles import entry_of, write_heads
+from tests.server.serving import opened
+
+
+@pytest.fixture
+def broken(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle, to be broken."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+def rewrite(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    change(manifest)
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+
+
+def error_of(bundle: Path, world: Path) -> BundleError:
+    with pytest.raises(BundleError) as caught, opened(bundle, world):
+        pass
+    error = caught.value
+    assert all(part in str(error) for part in (error.file, error.expected, error.found))
+    assert "persona bundle build" in error.remedy
+    return error
+
+
+def test_another_prompt_format_is_refused(broken: Path, small_world: Path) -> None:
+    rewrite(broken, lambda m: m.update(prompt_format=9))
+    error = error_of(broken, small_world)
+    assert (error.expected, error.found) == ("prompt format 1", "format 9")
+    assert error.file == str(broken / "bundle.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda ids: ids.update({"<STATE>": ids["<STATE>"] + 1}),
+        lambda ids: ids.update({"<STATE>": ids["<NPC>"], "<NPC>": ids["<STATE>"]}),
+        lambda ids: ids.pop("<NPC>"),
+    ],
+)
+def test_special_tokens_that_the_model_has_elsewhere_are_refused(
+    broken: Path, small_world: Path, change: Callable[[dict[str, int]], object]
+) -> None:
+    rewrite(broken, lambda m: change(m["special_tokens"]))
+    error = error_of(broken, small_world)
+    assert error.file == str(broken / "model.gguf")
+    assert error.expected == "the special tokens of the manifest"
+    assert "special token <" in error.found
+
+
+def test_a_model_of_another_width_is_refused(broken: Path, small_world: Path) -> None:
+    write_heads(broken / "heads.onnx", 32)
+
+    def narrow(manifest: dict[str, Any]) -> None:
+        manifest["n_embd"] = 32
+        manifest["files"][1] = entry_of(broken / "heads.onnx")
+
+    rewrite(broken, narrow)
+    error = error_of(broken, small_world)
+    assert (error.file, error.expected) == (str(broken / "model.gguf"), "n_embd 32")
+    assert error.found == "64"
+
+
+def test_heads_of_another_width_are_refused(broken: Path, small_world: Path) -> None:
+    write_heads(broken / "heads.onnx", 32)
+    rewrite(broken, lambda m: m["files"].__setitem__(1, entry_of(broken / "heads.onnx")))
+    error = error_of(broken, small_world)
+    assert error.file == str(broken / "heads.onnx")
+    assert "state" in error.expected
+
+
+def test_a_truncated_model_is_refused_even_without_hashes(broken: Path, small_world: Path) -> None:
+    whole = (broken / "model.gguf").read_bytes()
+    (broken / "model.gguf").write_bytes(whole[: len(whole) // 2])
+    assert error_of(broken, small_world).file == str(broken / "model.gguf")
+    rewrite(broken, lambda m: m["files"].__setitem__(0, entry_of(broken / "model.gguf")))
+    with pytest.raises(ModelError, match="not a model"), opened(broken, small_world):
+        pass
+
+
+def test_a_missing_world_is_told_before_a_model_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(WorldError, match="no such folder"), opened(tmp_path, tmp_path / "world"):
+        pass
+
+
+def test_the_context_is_as_the_heads_were_calibrated(broken: Path, small_world: Path) -> None:
+    calibrated = {"kv_type": "f32", "flash_attention": False, "n_batch": 128, "n_ubatch": 64}
+    rewrite(broken, lambda m: m.update(context=calibrated))
+    with opened(broken, small_world, n_ctx=1024, n_sequences=3) as service:
+        config = context_config(service.settings, service.bundle)
+    assert (config.kv_type, config.flash_attention) == ("f32", False)
+    assert (config.n_batch, config.n_ubatch) == (128, 64)
+    assert (config.n_ctx, config.n_seq_max, config.n_threads) == (1024, 3, 1)
+
+
+def test_a_context_always_leaves_room_for_a_reply(tiny_bundle: Path, small_world: Path) -> None:
+    with opened(tiny_bundle, small_world, n_ctx=1024) as service:
+        assert service.dialogue.prompt_tokens == 512
+    assert Settings().prompt_tokens < Settings().n_ctx // 2
