@@ -22,7 +22,9 @@ def utterance_of(text: str | None, user_input: str | None) -> str:
     if raw is None:
         raise InvalidField("$.text", "is missing: what did the player say?")
     cleaned = clean_text(raw)
-    if not cleaned:
+    if not any(char.isprintable() for char in cleaned if char != " "):
         path = "$.text" if text is not None else "$.user_input"
-        raise InvalidField(path, "is empty once white space and control characters are taken out")
+        raise InvalidField(
+            path, "has nothing to read: only white space, control or zero-width characters"
+        )
     return cleaned

@@ -34,7 +34,7 @@ def context_config(settings: Settings, bundle: Bundle) -> ContextConfig:
     calibrated = bundle.manifest.context
     return ContextConfig(
         n_ctx=settings.n_ctx,
-        n_seq_max=settings.n_sequences,
+        n_seq_max=min(settings.n_sequences, calibrated.n_batch),
         n_batch=calibrated.n_batch,
         n_ubatch=calibrated.n_ubatch,
         n_threads=settings.threads,

@@ -32,7 +32,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8000
     verify_hashes: bool = True
-    n_ctx: Annotated[int, msgspec.Meta(ge=512)] = 16_384
+    n_ctx: Annotated[int, msgspec.Meta(ge=2_048)] = 16_384
     """KV cells, shared by all conversations."""
     n_sequences: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
     """Requests evaluated together."""

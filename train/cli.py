@@ -23,6 +23,7 @@ from runtime.llama_backend import ContextConfig, LlamaContext, LlamaModel
 from train.dataset import DatasetError, TurnLabel, conversations, read_turns
 from train.fit_heads import LinearHeads, Targets, fit, is_held_out, make_targets
 from train.metrics import Scores, majority_baseline, score
+from train.state_cache import load_states, save_states, states_key
 from train.states import NUM_SEQUENCES, Form, LabelledState, StateReader, stack
 
 _NUM_CELLS = 16_384
@@ -37,6 +38,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     fit_parser.add_argument("--world", type=Path, required=True, help="the world of the dataset")
     fit_parser.add_argument("--data", type=Path, nargs="+", required=True, help="JSONL files")
     fit_parser.add_argument("--out", type=Path, required=True, help="folder for heads.onnx")
+    fit_parser.add_argument(
+        "--states", type=Path, help="file that keeps the states read, for the next fit"
+    )
     fit_parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     fit_parser.set_defaults(run=run_fit)
 
@@ -58,7 +62,7 @@ def _fit(args: argparse.Namespace) -> None:
     world, turns = load_world(args.world), read_turns(args.data)
     _check_parts(turns, world)
     settings = ContextSettings()
-    states = _read_states(args, world, turns, settings)
+    states = _kept_states(args, world, turns, settings)
     delta_names, flag_names = list(turns[0].delta), list(turns[0].flag)
     part = {True: [s for s in states if is_held_out(s.label.split_group)]}
     part[False] = [s for s in states if not is_held_out(s.label.split_group)]
@@ -92,6 +96,19 @@ def _check_parts(turns: list[TurnLabel], world: World) -> None:
         raise DatasetError(f"the world has no NPC {', '.join(unknown)}, which the dataset labels")
     if not any(is_held_out(turn.split_group) for turn in turns):
         raise DatasetError("no split group falls into the held-out part; label more groups")
+
+
+def _kept_states(
+    args: argparse.Namespace, world: World, turns: list[TurnLabel], settings: ContextSettings
+) -> list[LabelledState]:
+    if args.states is None:
+        return _read_states(args, world, turns, settings)
+    key = states_key(args.model, args.world, args.data, settings)
+    states = load_states(args.states, key, turns)
+    if states is None:
+        states = _read_states(args, world, turns, settings)
+        save_states(args.states, key, states)
+    return states
 
 
 def _read_states(

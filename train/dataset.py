@@ -59,11 +59,12 @@ class DatasetError(Exception):
 def read_turns(paths: Sequence[Path]) -> list[TurnLabel]:
     """All turns of the JSONL files `paths`.
 
-    Raises DatasetError at the first line that does not fit the schema, or has other deltas or
-    flags than the first, and if there is no line at all.
+    Raises DatasetError at the first line that does not fit the schema, has other deltas or flags
+    than the first, or labels a turn again, and if there is no line at all.
     """
     decoder = msgspec.json.Decoder(TurnLabel)
     turns: list[TurnLabel] = []
+    seen: set[tuple[str, int]] = set()
     for path in paths:
         for number, line in enumerate(path.read_bytes().splitlines(), start=1):
             if not line.strip():
@@ -72,6 +73,10 @@ def read_turns(paths: Sequence[Path]) -> list[TurnLabel]:
                 turn = decoder.decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise DatasetError(f"{path}, line {number}: {error}") from error
+            if (place := (turn.conversation, turn.turn)) in seen:
+                what = f"turn {turn.turn} of conversation {turn.conversation!r} is labelled twice"
+                raise DatasetError(f"{path}, line {number}: {what}")
+            seen.add(place)
             turns.append(turn)
             if (found := _names(turn)) != (expected := _names(turns[0])):
                 what = f"labels {found}, but the first line labels {expected}"

@@ -46,8 +46,12 @@ def test_the_most_specific_document_there_is_applies(num_left_out: int) -> None:
 
 def test_documents_of_another_npc_stage_or_place_never_apply() -> None:
     world = World(
-        [MINA, describe("rook", "any", "any"), describe("mina", "over", "any")]
-        + [describe("mina", "any", "tower")]
+        [
+            MINA,
+            describe("rook", "any", "any"),
+            describe("mina", "over", "any"),
+            describe("mina", "any", "tower"),
+        ]
     )
     assert world.description(Scene("mina", "started", "pier")) is None
 

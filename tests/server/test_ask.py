@@ -103,7 +103,7 @@ def test_a_player_cannot_forge_special_tokens(
 
 def spy_eos(service: Service) -> int:
     """The token that ends a reply."""
-    return service.engine._model.eos  # noqa: SLF001
+    return service.engine._model.eos
 
 
 def test_no_tag_ever_leaves_whatever_the_model_says(

@@ -187,8 +187,14 @@ def test_a_body_over_the_limit_is_413_even_when_its_length_is_not_told(
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/ask"), ("PUT", "/ask"), ("DELETE", "/ask"), ("PATCH", "/predict_main")]
-    + [("POST", "/npcs"), ("POST", "/healthz")],
+    [
+        ("GET", "/ask"),
+        ("PUT", "/ask"),
+        ("DELETE", "/ask"),
+        ("PATCH", "/predict_main"),
+        ("POST", "/npcs"),
+        ("POST", "/healthz"),
+    ],
 )
 def test_a_wrong_method_is_405_with_the_right_ones(
     client: httpx.Client, method: str, path: str

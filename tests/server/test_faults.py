@@ -209,7 +209,7 @@ def test_a_fault_of_llama_cpp_never_takes_a_state_back(
     tiny_service: Service, monkeypatch: pytest.MonkeyPatch, is_after_state: bool
 ) -> None:
     spy = Spy.on(monkeypatch)
-    decode = type(tiny_service.engine._context).decode  # noqa: SLF001
+    decode = type(tiny_service.engine._context).decode
 
     def failing(*args: Any, **options: Any) -> Any:
         if is_after_state and not any(isinstance(event, State) for event in spy.events):

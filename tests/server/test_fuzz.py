@@ -1,4 +1,4 @@
-"""No body, whatever it holds, is a server error. The model is stood in for: only policy is asked."""
+"""No body, whatever it holds, is a server error. No model is asked: only policy is tested."""
 
 import json
 from collections.abc import AsyncGenerator, Iterator

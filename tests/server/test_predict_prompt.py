@@ -4,23 +4,24 @@ from runtime.prompt import Segment, Special
 from server.errors import InvalidField
 from server.predict import parse_prompt
 
+PLAYER, STATE = Special.PLAYER, Special.STATE
+
 
 @pytest.mark.parametrize(
     ("text", "segments"),
     [
-        ("<STATE>", [Special.STATE]),
+        ("<STATE>", [STATE]),
         (
             "<SYS>Mina<CTX><PLAYER>hi<STATE>",
-            [Special.SYS, "Mina", Special.CTX, Special.PLAYER, "hi", Special.STATE],
+            [Special.SYS, "Mina", Special.CTX, PLAYER, "hi", STATE],
         ),
-        ("before<STATE>trust=+<NPC>after", ["before", Special.STATE]),
+        ("before<STATE>trust=+<NPC>after", ["before", STATE]),
         (
             "<PLAYER>a<STATE><NPC>b<PLAYER>c<STATE><NPC>",
-            [Special.PLAYER, "a", Special.STATE, Special.NPC, "b", Special.PLAYER, "c"]
-            + [Special.STATE],
+            [PLAYER, "a", STATE, Special.NPC, "b", PLAYER, "c", STATE],
         ),
-        ("<state> <STATE>", ["<state> ", Special.STATE]),
-        ("<PLAYER_STATE>x=1<STATE>", [Special.PLAYER_STATE, "x=1", Special.STATE]),
+        ("<state> <STATE>", ["<state> ", STATE]),
+        ("<PLAYER_STATE>x=1<STATE>", [Special.PLAYER_STATE, "x=1", STATE]),
     ],
 )
 def test_a_tagged_prompt_is_read_up_to_its_last_state(text: str, segments: list[Segment]) -> None:

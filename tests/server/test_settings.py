@@ -54,7 +54,7 @@ def test_a_value_that_cannot_be_used_is_told_with_its_variable(
 
 
 def test_an_unknown_variable_is_told_with_those_that_exist() -> None:
-    with pytest.raises(SettingsError, match="^PERSONA_N_CONTEXT is not a setting") as caught:
+    with pytest.raises(SettingsError, match=r"^PERSONA_N_CONTEXT is not a setting") as caught:
         read_settings({"PERSONA_N_CONTEXT": "4096"})
     assert "PERSONA_N_CTX" in str(caught.value)
 

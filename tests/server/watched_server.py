@@ -18,18 +18,23 @@ from server.service import Service, open_service
 from server.settings import read_settings
 
 
+def num_resident_bytes() -> int:
+    """Memory of this process that is not swapped out or shared away."""
+    num_pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return num_pages * resource.getpagesize()
+
+
 async def held(request: Request) -> JSONResponse:
     """What the process holds now."""
     service: Service = request.state.service
     gc.collect()
     stats = service.engine.stats
-    num_pages = int(Path("/proc/self/statm").read_text().split()[1])
     return JSONResponse(
         {
             "sequences": stats.num_claimed_sequences,
             "waiting": stats.num_waiting,
             "free_cells": stats.num_free_cells,
-            "bytes": num_pages * resource.getpagesize(),
+            "bytes": num_resident_bytes(),
         }
     )
 

@@ -1,4 +1,5 @@
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from export.gguf_file import read_gguf
 from export.vocabulary import model_vocabulary_sha256
 from heads.bundle import HeadsRecord
 from heads.session import HeadsSession
+from runtime.llama_backend import LlamaModel
 from server.cli import main
 from tests.rag.worlds import PERSONA, write_json
 from tests.tiny_models import N_EMBD, make_tiny
 from tests.train.turns import line, write_lines
-from train.fit_heads import is_held_out
+from train.fit_heads import LinearHeads, Targets, fit, is_held_out
+from train.states import LabelledState
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,12 @@ class Workplace:
     world: Path
     out: Path
 
-    def fit(self, lines: list[dict[str, Any]]) -> int:
+    def fit(self, lines: list[dict[str, Any]], *more: str) -> int:
         """Run `persona heads fit`."""
         data = write_lines(self.world / "turns.jsonl", lines)
         given = {"--model": self.model, "--world": self.world, "--data": data, "--out": self.out}
         options = [str(part) for pair in given.items() for part in pair]
-        return main(["heads", "fit", *options, "--threads", "1"])
+        return main(["heads", "fit", *options, "--threads", "1", *more])
 
 
 @pytest.fixture
@@ -81,11 +84,74 @@ def test_the_report_counts_fitted_and_held_out_turns_apart(place: Workplace) -> 
         assert {"flag_macro_f1", "flag_f1", "delta_mae"} <= record.evaluation[part].keys()
 
 
+def test_the_graph_gives_the_scores_that_were_evaluated(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[LinearHeads] = []
+
+    def noted(states: Sequence[LabelledState], targets: Targets) -> object:
+        heads, chosen = fit(states, targets)
+        fitted.append(heads)
+        return heads, chosen
+
+    monkeypatch.setattr("train.cli.fit", noted)
+    place.fit(handful())
+    (heads,) = fitted
+    assert abs(heads.temperature - 1) > 0.1
+    record = msgspec.json.decode((place.out / "heads.json").read_bytes(), type=HeadsRecord)
+    session = HeadsSession(place.out / "heads.onnx", record.heads, N_EMBD)
+    states = np.random.default_rng(0).normal(0, 2, (20, N_EMBD)).astype(np.float32)
+    for found, expected in zip(session.predict_batch(states), heads.predict(states), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert record.heads.temperature == pytest.approx(heads.temperature, abs=1e-4)
+    thresholds = [flag.threshold for flag in record.heads.flags]
+    np.testing.assert_allclose(thresholds, heads.thresholds, atol=1e-4)
+
+
 def test_heads_are_fitted_alike_each_time(place: Workplace) -> None:
     place.fit(handful())
     first = (place.out / "heads.onnx").read_bytes()
     place.fit(handful())
     assert (place.out / "heads.onnx").read_bytes() == first
+
+
+def test_states_that_were_kept_are_not_read_again(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = ("--states", str(tmp_path / "states.npz"))
+    assert place.fit(handful(), *kept) == 0
+    first = (place.out / "heads.onnx").read_bytes()
+
+    def read_again(*_: object) -> None:
+        raise AssertionError("the model was asked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("train.states.StateReader.read", read_again)
+        assert place.fit(handful(), *kept) == 0
+    assert (place.out / "heads.onnx").read_bytes() == first
+
+
+@pytest.mark.parametrize("changed", ["data", "world", "model"])
+def test_states_of_anything_else_are_read_anew(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    kept, lines = ("--states", str(tmp_path / "states.npz")), handful()
+    place.fit(lines, *kept)
+    if changed == "data":
+        lines[0]["response"] = "no"
+    elif changed == "world":
+        write_json(place.world, "mina.json", {**PERSONA, "persona": "거지"})
+    else:
+        place = replace(place, model=make_tiny("qwen2", tmp_path, seed=1).path)
+    asked: list[Path] = []
+
+    def noted(path: Path) -> LlamaModel:
+        asked.append(path)
+        return LlamaModel(path)
+
+    monkeypatch.setattr("train.cli.LlamaModel", noted)
+    assert place.fit(lines, *kept) == 0
+    assert asked == [place.model]
 
 
 @pytest.mark.parametrize(

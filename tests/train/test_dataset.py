@@ -3,8 +3,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from train.dataset import DatasetError, conversations, read_turns
 from tests.train.turns import label, line, write_lines
+from train.dataset import DatasetError, conversations, read_turns
 
 
 def error_of(*paths: Path) -> str:
@@ -41,6 +41,13 @@ def test_a_bad_line_is_told_by_file_line_and_key(tmp_path: Path, raw: bytes, nam
     text = error_of(path)
     assert text.startswith(f"{path}, line 3: ")
     assert named in text
+
+
+def test_a_turn_that_is_labelled_twice_is_told_by_file_and_line(tmp_path: Path) -> None:
+    first = write_lines(tmp_path / "a.jsonl", [line(0), line(1)])
+    second = write_lines(tmp_path / "b.jsonl", [line(0, conversation="d"), line(1)])
+    text = error_of(first, second)
+    assert text == f"{second}, line 2: turn 1 of conversation 'c' is labelled twice"
 
 
 def test_a_dataset_without_turns_is_an_error(tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from heads.bundle import ContextSettings
+from train.dataset import Tags, TurnLabel
+from train.state_cache import load_states, save_states, states_key
+from train.states import Form, LabelledState
+
+LABEL = TurnLabel(
+    conversation="c-1",
+    turn=2,
+    npc_id="okbun",
+    tags=Tags(
+        quest_stage="in_progress", location="salt_fields", trust=0, relationship=0, npc_mood="calm"
+    ),
+    player_utterance="소금 좀 주세요.",
+    response="말린 입으로 말하지 마라.",
+    delta={"trust": 0.1},
+    flag={"give_item": 0},
+    lang="ko",
+    split_group="salt",
+)
+STATES = [
+    LabelledState(LABEL, form, np.arange(4, dtype=np.float32) + number)
+    for number, form in enumerate(Form)
+]
+
+
+def test_states_come_back_with_their_labels_and_forms(tmp_path: Path) -> None:
+    save_states(tmp_path / "states.npz", "key", STATES)
+    found = load_states(tmp_path / "states.npz", "key", [LABEL])
+    assert found is not None
+    assert [(state.label, state.form) for state in found] == [(s.label, s.form) for s in STATES]
+    for state, expected in zip(found, STATES, strict=True):
+        np.testing.assert_array_equal(state.vector, expected.vector)
+    assert [path.name for path in tmp_path.iterdir()] == ["states.npz"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut short", b"no archive"])
+def test_a_file_that_cannot_be_read_counts_as_none(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "states.npz").write_bytes(content)
+    assert load_states(tmp_path / "states.npz", "key", [LABEL]) is None
+
+
+def test_states_of_another_key_are_not_taken(tmp_path: Path) -> None:
+    save_states(tmp_path / "states.npz", "key", STATES)
+    assert load_states(tmp_path / "states.npz", "other", [LABEL]) is None
+
+
+def test_the_key_changes_with_model_world_data_and_settings(tmp_path: Path) -> None:
+    model, data, world = tmp_path / "m.gguf", tmp_path / "d.jsonl", tmp_path / "world"
+    world.mkdir()
+    keys = set()
+    for path in (model, data, world / "npc.json"):
+        path.write_bytes(b"1")
+    keys.add(states_key(model, world, [data], ContextSettings()))
+    keys.add(states_key(model, world, [data], ContextSettings(n_batch=256)))
+    for path in (model, data, world / "npc.json"):
+        path.write_bytes(b"2")
+        keys.add(states_key(model, world, [data], ContextSettings()))
+    assert len(keys) == 5

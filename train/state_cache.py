@@ -1,0 +1,64 @@
+"""State vectors on disk, so that heads can be fitted again without reading the dataset again."""
+
+import hashlib
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from heads.bundle import ContextSettings, file_sha256
+from runtime.prompt import FORMAT
+from train.dataset import TurnLabel
+from train.states import Form, LabelledState
+
+_COLUMNS = ("conversations", "turns", "forms", "vectors")
+
+
+def states_key(model: Path, world: Path, data: Iterable[Path], settings: ContextSettings) -> str:
+    """Hex SHA-256 of all that the vectors depend on, save the machine."""
+    files = [model, *sorted(path for path in world.rglob("*.json") if path.is_file()), *data]
+    parts = [str(FORMAT), repr(settings), *(file_sha256(path) for path in files)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def save_states(path: Path, key: str, states: Sequence[LabelledState]) -> None:
+    """Write `states` as NPZ, beside `path` first."""
+    beside = path.with_name(f".{path.name}.tmp")
+    with beside.open("wb") as file:
+        np.savez(
+            file,
+            key=np.array(key),
+            vectors=np.stack([state.vector for state in states]),
+            forms=np.array([state.form.value for state in states]),
+            conversations=np.array([state.label.conversation for state in states]),
+            turns=np.array([state.label.turn for state in states]),
+        )
+    beside.replace(path)
+
+
+def load_states(path: Path, key: str, turns: Iterable[TurnLabel]) -> list[LabelledState] | None:
+    """The states in `path` with the labels of `turns`; None if it holds none of this `key`.
+
+    A file that cannot be read counts as none: the states are read from the model again.
+    """
+    labels = {(turn.conversation, turn.turn): turn for turn in turns}
+    try:
+        with path.open("rb") as file, np.load(file) as saved:
+            if str(saved["key"]) != key:
+                return None
+            return _labelled(saved, labels)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _labelled(
+    saved: Mapping[str, npt.NDArray[Any]], labels: dict[tuple[str, int], TurnLabel]
+) -> list[LabelledState]:
+    rows = zip(*(saved[name] for name in _COLUMNS), strict=True)
+    return [
+        LabelledState(labels[str(conversation), int(turn)], Form(str(form)), vector)
+        for conversation, turn, form, vector in rows
+    ]
