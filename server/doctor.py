@@ -58,7 +58,7 @@ def _packages() -> Iterator[Finding]:
         remedy = "" if version else "run `pip install -e .` in the checkout"
         yield Finding(name, version or "not installed", remedy)
     for name, extra in OPTIONAL.items():
-        yield Finding(name, _version(name) or f"not installed (optional, extra [{extra}])")
+        yield Finding(name, _version(name) or f"not installed (optional: extra {extra})")
 
 
 def _version(name: str) -> str | None:
