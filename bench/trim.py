@@ -26,7 +26,8 @@ from export.gguf_file import read_gguf
 from export.quantise import write_quantised
 from export.special_tokens import claim
 from export.trim_vocab import trim
-from runtime.llama_backend import Chunk, ContextConfig, LlamaContext, LlamaModel
+from runtime.context_config import ContextConfig
+from runtime.llama_backend import Chunk, LlamaContext, LlamaModel
 
 DATA = Path("worlds/mulmaru/data")
 PREFILL_TOKENS, DECODE_TOKENS = 256, 48

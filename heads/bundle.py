@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from heads.spec import HeadSpec
+from runtime.context_config import ContextConfig
 
 FORMAT = 1
 MANIFEST = "bundle.json"
@@ -70,6 +71,19 @@ class ContextSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flash_attention: bool = True
     n_batch: Count = 512
     n_ubatch: Count = 512
+
+    def config(self, *, n_ctx: int, n_seq_max: int, n_threads: int) -> ContextConfig:
+        """A context with these settings; no more sequences than a batch can hold a token of."""
+        return ContextConfig(
+            n_ctx=n_ctx,
+            n_seq_max=min(n_seq_max, self.n_batch),
+            n_batch=self.n_batch,
+            n_ubatch=self.n_ubatch,
+            n_threads=n_threads,
+            n_threads_batch=n_threads,
+            kv_type=self.kv_type,
+            flash_attention=self.flash_attention,
+        )
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

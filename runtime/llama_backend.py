@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import llama_cpp.llama_cpp as C  # noqa: N812 (the C API)
 import numpy as np
 import numpy.typing as npt
 
+from runtime.context_config import ContextConfig
 from runtime.errors import DecodeError, ModelError
 from runtime.sampling import MAX_SEED, SamplingParams
 
@@ -37,7 +38,6 @@ _FILE_TYPES = {
 _PIECE_BYTES = 256
 _PENALTY_TOKENS = 64
 _ERROR_LEVEL = 4
-_MAX_SEQUENCES = 256
 _LOWEST_TEMPERATURE = 1e-4  # logits divided by less may overflow; it is greedy anyway
 
 _recent_errors: deque[str] = deque(maxlen=4)
@@ -174,33 +174,6 @@ class LlamaModel:
     @staticmethod
     def _token_or_none(token: int) -> int | None:
         return token if token >= 0 else None
-
-
-@dataclass(frozen=True, slots=True)
-class ContextConfig:
-    """Settings of a llama.cpp context.
-
-    `n_ctx` counts KV cells, shared by all sequences; `n_seq_max` is from 1 to 256. `n_threads`
-    works on single tokens, `n_threads_batch` on prompts. Raises ValueError where a batch could not
-    hold a token of each sequence.
-    """
-
-    n_ctx: int = 8192
-    n_seq_max: int = 16
-    n_batch: int = 512
-    n_ubatch: int = 512
-    n_threads: int = 2
-    n_threads_batch: int = 2
-    kv_type: Literal["f16", "q8_0", "f32"] = "f16"
-    flash_attention: bool = True
-
-    def __post_init__(self) -> None:
-        highest = min(_MAX_SEQUENCES, self.n_batch)
-        if not 1 <= self.n_seq_max <= highest:
-            raise ValueError(
-                f"n_seq_max is {self.n_seq_max}; it must be from 1 to {highest} "
-                f"(n_batch is {self.n_batch})"
-            )
 
 
 @dataclass(frozen=True, slots=True)

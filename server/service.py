@@ -11,7 +11,7 @@ from runtime import prompt
 from runtime.encoder import PromptEncoder
 from runtime.engine import Engine
 from runtime.errors import ModelError
-from runtime.llama_backend import ContextConfig, LlamaContext, LlamaModel
+from runtime.llama_backend import LlamaContext, LlamaModel
 from server.pipeline import Dialogue
 from server.settings import Settings
 
@@ -27,21 +27,6 @@ class Service:
     encoder: PromptEncoder
     heads: HeadsSession
     dialogue: Dialogue
-
-
-def context_config(settings: Settings, bundle: Bundle) -> ContextConfig:
-    """The context that the heads were calibrated under, with this host's sizes and threads."""
-    calibrated = bundle.manifest.context
-    return ContextConfig(
-        n_ctx=settings.n_ctx,
-        n_seq_max=min(settings.n_sequences, calibrated.n_batch),
-        n_batch=calibrated.n_batch,
-        n_ubatch=calibrated.n_ubatch,
-        n_threads=settings.threads,
-        n_threads_batch=settings.threads,
-        kv_type=calibrated.kv_type,
-        flash_attention=calibrated.flash_attention,
-    )
 
 
 @contextmanager
@@ -61,7 +46,10 @@ def open_service(
     model = LlamaModel(bundle.model)
     try:
         encoder = open_encoder(bundle, model)
-        context = LlamaContext(model, context_config(settings, bundle))
+        config = bundle.manifest.context.config(
+            n_ctx=settings.n_ctx, n_seq_max=settings.n_sequences, n_threads=settings.threads
+        )
+        context = LlamaContext(model, config)
         try:
             with Engine(context, max_waiting=settings.max_waiting) as engine:
                 dialogue = Dialogue(

@@ -19,7 +19,7 @@ from heads.bundle import HEADS, HEADS_RECORD, ContextSettings, HeadsRecord
 from heads.spec import DeltaSpec, FlagSpec, HeadSpec
 from rag.world import World, load_world
 from runtime.encoder import PromptEncoder, find_special_ids
-from runtime.llama_backend import ContextConfig, LlamaContext, LlamaModel
+from runtime.llama_backend import LlamaContext, LlamaModel
 from train.dataset import DatasetError, TurnLabel, conversations, read_turns
 from train.fit_heads import LinearHeads, Targets, fit, is_held_out, make_targets
 from train.metrics import Scores, majority_baseline, score
@@ -115,16 +115,7 @@ def _read_states(
     args: argparse.Namespace, world: World, turns: list[TurnLabel], settings: ContextSettings
 ) -> list[LabelledState]:
     model = LlamaModel(args.model)
-    config = ContextConfig(
-        n_ctx=_NUM_CELLS,
-        n_seq_max=NUM_SEQUENCES,
-        n_batch=settings.n_batch,
-        n_ubatch=settings.n_ubatch,
-        n_threads=args.threads,
-        n_threads_batch=args.threads,
-        kv_type=settings.kv_type,
-        flash_attention=settings.flash_attention,
-    )
+    config = settings.config(n_ctx=_NUM_CELLS, n_seq_max=NUM_SEQUENCES, n_threads=args.threads)
     context = LlamaContext(model, config)
     try:
         reader = StateReader(context, PromptEncoder(model, find_special_ids(model)), world)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.llama_backend import ContextConfig, LlamaContext, LlamaModel
+from runtime.context_config import ContextConfig
+from runtime.llama_backend import LlamaContext, LlamaModel
 
 Floats = npt.NDArray[np.float32]
 

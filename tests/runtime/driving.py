@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from runtime.context_config import ContextConfig
 from runtime.encoder import PromptEncoder, find_special_ids
 from runtime.engine import Engine
-from runtime.llama_backend import Chunk, ContextConfig, LlamaContext, LlamaModel, Vector
+from runtime.llama_backend import Chunk, LlamaContext, LlamaModel, Vector
 from runtime.sampling import SamplingParams
 from runtime.sequence import (
     Done,

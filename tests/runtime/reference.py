@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from runtime.llama_backend import Chunk, ContextConfig, LlamaContext, LlamaModel, Vector
+from runtime.context_config import ContextConfig
+from runtime.llama_backend import Chunk, LlamaContext, LlamaModel, Vector
 from tests.runtime.driving import EXACT, open_context
 
 

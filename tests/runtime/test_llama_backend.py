@@ -6,15 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from runtime.context_config import ContextConfig
 from runtime.errors import DecodeError, ModelError
-from runtime.llama_backend import (
-    Chunk,
-    ContextConfig,
-    LlamaContext,
-    LlamaModel,
-    cpu_features,
-    quantize,
-)
+from runtime.llama_backend import Chunk, LlamaContext, LlamaModel, cpu_features, quantize
 from tests.runtime.driving import SMALL, open_context
 from tests.runtime.reference import prefill
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from runtime.llama_backend import ContextConfig, LlamaModel, Vector
+from runtime.context_config import ContextConfig
+from runtime.llama_backend import LlamaModel, Vector
 from runtime.sequence import Request
 from tests.runtime.conversation import decision, prompts, request
 from tests.runtime.driving import SMALL, Bench, by_hand, greedy, make_encoder

@@ -9,7 +9,6 @@ import pytest
 from heads.bundle import BundleError
 from rag.loader import WorldError
 from runtime.errors import ModelError
-from server.service import context_config
 from server.settings import Settings
 from tests.heads.bundles import entry_of, write_heads
 from tests.server.serving import opened
@@ -100,7 +99,7 @@ def test_the_context_is_as_the_heads_were_calibrated(broken: Path, small_world: 
     calibrated = {"kv_type": "f32", "flash_attention": False, "n_batch": 128, "n_ubatch": 64}
     rewrite(broken, lambda m: m.update(context=calibrated))
     with opened(broken, small_world, n_ctx=1024, n_sequences=3) as service:
-        config = context_config(service.settings, service.bundle)
+        config = service.engine._context.config
     assert (config.kv_type, config.flash_attention) == ("f32", False)
     assert (config.n_batch, config.n_ubatch) == (128, 64)
     assert (config.n_ctx, config.n_seq_max, config.n_threads) == (1024, 3, 1)

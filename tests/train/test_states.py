@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from rag.world import Scene
+from runtime.context_config import ContextConfig
 from runtime.encoder import PromptEncoder, find_special_ids
-from runtime.llama_backend import Chunk, ContextConfig, LlamaContext, LlamaModel, Vector
+from runtime.llama_backend import Chunk, LlamaContext, LlamaModel, Vector
 from runtime.prompt import End, Segment, Special, Transcript, decision_segments
 from server.schemas import HistoryTurn
 from server.turn import AskedTurn, build_prompt
