@@ -142,7 +142,7 @@ def _fit_flag(x: Array, y: Array, folds: list[tuple[Array, Array]]) -> _FlagFit:
 
 
 def _logistic(c: float) -> LogisticRegression:
-    return LogisticRegression(C=c, max_iter=2_000)
+    return LogisticRegression(C=c, solver="newton-cholesky", max_iter=200)
 
 
 def _out_of_fold_logits(x: Array, y: Array, folds: list[tuple[Array, Array]], c: float) -> Array:
