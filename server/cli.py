@@ -1,7 +1,8 @@
 """The command `persona`: finds its sub-commands by entry point, so that serving imports no tools.
 
-Each package registers `add_commands(commands)` under the entry-point group `persona.commands`; a
-command sets `run(args) -> exit code` as its default.
+Under the entry-point group `persona.commands` each command names an `add_commands(commands)`, which
+may add several; a command sets `run(args) -> exit code` as its default. Only what the command
+line asks for is imported: `persona serve` does not wait for scikit-learn.
 """
 
 import argparse
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     parser = argparse.ArgumentParser(prog="persona", description="An edge runtime for game NPCs.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+    for entry in _asked_for(sys.argv[1:] if arguments is None else arguments):
         _register(entry, commands)
     args = parser.parse_args(arguments)
     try:
@@ -34,6 +35,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"persona: {error}", file=sys.stderr)
         return 1
     return code
+
+
+def _asked_for(arguments: list[str]) -> list[EntryPoint]:
+    """The entry point of the command named first; all of them, each once, if none is."""
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if arguments and arguments[0] in found:
+        return [found[arguments[0]]]
+    return list({found[name].value: found[name] for name in sorted(found)}.values())
 
 
 def _register(

@@ -24,7 +24,5 @@ def utterance_of(text: str | None, user_input: str | None) -> str:
     cleaned = clean_text(raw)
     if not any(char.isprintable() for char in cleaned if char != " "):
         path = "$.text" if text is not None else "$.user_input"
-        raise InvalidField(
-            path, "has nothing to read: only white space, control or zero-width characters"
-        )
+        raise InvalidField(path, "is empty but for white space, control and zero-width characters")
     return cleaned

@@ -142,7 +142,9 @@ def _evaluate(
         "turns",
         "flag macro-F1",
         "delta MAE",
-        "sign accuracy",
+        "right signs",
+        "falling",
+        "rising",
         "F1 a flag",
     ):
         table.add_column(column)
@@ -164,7 +166,13 @@ def _evaluate(
 
 def _add_row(table: Table, name: str, count: int, scores: Scores) -> None:
     f1 = ", ".join(f"{flag} {value:.2f}" for flag, value in scores.flag_f1.items())
-    figures = (scores.flag_macro_f1, scores.delta_mae, scores.sign_accuracy)
+    figures = (
+        scores.flag_macro_f1,
+        scores.delta_mae,
+        scores.sign_accuracy,
+        scores.sign_accuracy_falling,
+        scores.sign_accuracy_rising,
+    )
     written = ("-" if value is None else f"{value:.3f}" for value in figures)
     table.add_row(name, str(count), *written, f1)
 

@@ -5,20 +5,23 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from sklearn.metrics import f1_score
 
-from train.fit_heads import Array
+from train.fit_heads import CLEAR, Array, sign_accuracy
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Flags: F1 of each and their mean. Deltas: mean absolute error and sign accuracy.
+    """Flags: F1 of each and their mean. Deltas: mean absolute error and right signs.
 
-    The sign counts where the label is at least 0.1 either way; None if none is.
+    The sign counts where the label is at least CLEAR either way, and apart where it falls and where
+    it rises (most rise, so a guess that always rises is often right); None if no label is.
     """
 
     flag_macro_f1: float
     flag_f1: dict[str, float]
     delta_mae: float
     sign_accuracy: float | None
+    sign_accuracy_falling: float | None
+    sign_accuracy_rising: float | None
 
     def rounded(self) -> dict[str, object]:
         """As JSON, three decimals."""
@@ -39,13 +42,13 @@ def score(
         name: float(f1_score(true_flag[:, i], raised[:, i], zero_division=0))
         for i, name in enumerate(flag_names)
     }
-    is_clear = np.abs(true_delta) >= 0.1
-    has_right_sign = np.sign(delta) == np.sign(true_delta)
     return Scores(
         flag_macro_f1=float(np.mean(list(f1.values()))),
         flag_f1=f1,
         delta_mae=float(np.abs(delta - true_delta).mean()),
-        sign_accuracy=float(has_right_sign[is_clear].mean()) if is_clear.any() else None,
+        sign_accuracy=sign_accuracy(delta, true_delta, np.abs(true_delta) >= CLEAR),
+        sign_accuracy_falling=sign_accuracy(delta, true_delta, true_delta <= -CLEAR),
+        sign_accuracy_rising=sign_accuracy(delta, true_delta, true_delta >= CLEAR),
     )
 
 

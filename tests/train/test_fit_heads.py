@@ -42,7 +42,7 @@ def linear_labels(states: Array) -> tuple[Array, Array]:
 
 def test_a_linear_rule_is_found_again_on_states_never_seen() -> None:
     states, unseen = draw(COUNT, 0), draw(500, 1)
-    heads, _ = fit(labelled(states), targets(*linear_labels(states)))
+    heads, _ = fit(labelled(states), targets(*linear_labels(states)), ridge_alphas=(100, 300))
     true_delta, true_flag = linear_labels(unseen)
     delta, scores = heads.predict(unseen)
     names, raised = ["a", "b"], (scores >= heads.thresholds).astype(float)
