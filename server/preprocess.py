@@ -22,7 +22,7 @@ def utterance_of(text: str | None, user_input: str | None) -> str:
     if raw is None:
         raise InvalidField("$.text", "is missing: what did the player say?")
     cleaned = clean_text(raw)
-    if not any(char.isprintable() for char in cleaned if char != " "):
+    if all(char == " " or unicodedata.category(char) == "Cf" for char in cleaned):
         path = "$.text" if text is not None else "$.user_input"
         raise InvalidField(path, "is empty but for white space, control and zero-width characters")
     return cleaned

@@ -55,6 +55,7 @@ def test_text_and_user_input_are_two_names_for_one_field() -> None:
         (None, None, "$.text"),
         ("", None, "$.text"),
         (" \t\x00", None, "$.text"),
+        ("\u200b\u200d \ufeff", None, "$.text"),
         (None, "\u3000", "$.user_input"),
         ("", "hello", "$.user_input"),
         ("one", "two", "$.user_input"),

@@ -33,7 +33,7 @@ def test_every_kind_of_value_is_read() -> None:
     ("name", "value", "what"),
     [
         ("PERSONA_N_CTX", "many", "Expected `int`"),
-        ("PERSONA_N_CTX", "511", ">= 512"),
+        ("PERSONA_N_CTX", "511", ">= 2048"),
         ("PERSONA_PORT", "65536", "<= 65535"),
         ("PERSONA_PORT", "", "Expected `int`"),
         ("PERSONA_THREADS", "0", ">= 1"),
