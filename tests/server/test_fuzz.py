@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runtime.prompt import Special
@@ -15,7 +15,7 @@ from server.pipeline import Dialogue, PipelineEvent, Progress
 from server.schemas import AskRequest
 from server.service import Service
 from server.turn import AskedTurn, build_prompt
-from tests.server.serving import ask_body, client_of
+from tests.server.serving import ask_body, client_of, read_events
 
 TEXT = st.one_of(
     st.text(max_size=20),
@@ -85,6 +85,7 @@ def policy_client(tiny_service: Service) -> Iterator[httpx.Client]:
 
 @settings(max_examples=300)
 @given(body=bodies())
+@example(body=ask_body(stream=True))
 def test_no_json_is_a_server_error(policy_client: httpx.Client, body: Any) -> None:
     check(policy_client.post("/ask", content=json.dumps(body).encode()))
 
@@ -99,7 +100,12 @@ def test_no_bytes_are_a_server_error(policy_client: httpx.Client, raw: bytes, at
 def check(response: httpx.Response) -> None:
     """An answer, or a problem that says what is wrong."""
     if response.status_code == 200:
-        assert response.json()["text"]
+        if response.headers["content-type"].startswith("text/event-stream"):  # "stream": true
+            last = read_events(response.text)[-1]
+            assert last.name == "done"
+            assert last.data["text"]
+        else:
+            assert response.json()["text"]
         return
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()
