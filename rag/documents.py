@@ -8,6 +8,8 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
+from heads.spec import Probability, Unit
+
 ANY = "any"
 
 Lang: TypeAlias = Literal["ko", "en"]
@@ -15,8 +17,7 @@ Localised: TypeAlias = str | dict[Lang, str]
 """Text in one language, or in several: `"text"` or `{"ko": "…", "en": "…"}`."""
 
 Scalar: TypeAlias = str | bool | int | float
-Delta: TypeAlias = dict[str, Annotated[float, msgspec.Meta(ge=-1, le=1)]]
-Probability: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Delta: TypeAlias = dict[str, Unit]
 
 
 def localise(text: Localised, lang: Lang) -> str:
@@ -56,8 +57,8 @@ class Conditions(Part, frozen=True):
 class DeltaPolicy(Part, frozen=True):
     """Bounds of a delta: `min`, `max` of one turn's change, `per_turn_cap` of its size."""
 
-    min: Annotated[float, msgspec.Meta(ge=-1, le=1)] = -1.0
-    max: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 1.0
+    min: Unit = -1.0
+    max: Unit = 1.0
     per_turn_cap: Probability = 1.0
 
 
@@ -86,8 +87,8 @@ class FallbackStyle(Part, frozen=True):
 class NpcState(Part, frozen=True):
     """What an NPC starts with when the game server sends nothing."""
 
-    trust: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.0
-    relationship: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.0
+    trust: Unit = 0.0
+    relationship: Unit = 0.0
     npc_mood: str = "neutral"
 
 

@@ -56,7 +56,6 @@ class Progress:
     done: Done | None = None
     reason: Reason | None = None
     num_dropped: int = 0
-    text_source: Literal["model", "authored"] = "model"
     line: AuthoredLine | None = None
 
     @property
@@ -152,7 +151,6 @@ class Dialogue:
         if progress.cleaner.text:
             return rest
         progress.reason = progress.reason or Reason.DEADLINE
-        progress.text_source = "authored"
         progress.line = authored_line(self.world, progress.turn)
         return progress.line.text
 
@@ -167,7 +165,7 @@ class Dialogue:
             valid=is_valid,
             path="main" if is_valid else "fallback",
             reason=None if is_valid else progress.reason,
-            text_source=progress.text_source,
+            text_source="authored" if line else "model",
             history="rebuilt" if turn.history else "fresh",
             flags_detail=decision.details,
             usage=_usage(progress.done),

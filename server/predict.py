@@ -8,6 +8,7 @@ from runtime.prompt import Segment, Special, decision_segments, format_decision
 from runtime.sequence import Request, Token, Vector
 from server.decide import bounded
 from server.errors import DeadlinePassed, InvalidField
+from server.pipeline import LINE_END
 from server.reply import ReplyCleaner
 from server.schemas import Prediction, PredictRequest
 from server.service import Service
@@ -51,7 +52,7 @@ async def predict(service: Service, body: PredictRequest) -> Prediction:
 
     request = Request(
         encoder.begin(parse_prompt(body.prompt)),
-        body.gen_params.sampling("\n"),
+        body.gen_params.sampling(LINE_END),
         on_state,
         deadline=time.monotonic() + service.settings.deadline_ms / 1e3,
     )

@@ -4,13 +4,13 @@ from typing import Annotated, Any
 
 import msgspec
 
+from heads.spec import Unit
 from rag.documents import Lang, Scalar
 from runtime.sampling import SamplingParams
 
 MAX_TEXT = 2_000
 """Characters of one utterance or past line."""
 
-Unit = Annotated[float, msgspec.Meta(ge=-1, le=1)]
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 Name = Annotated[str, msgspec.Meta(max_length=200)]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-Unit = Annotated[float, msgspec.Meta(ge=-1, le=1)]
+from heads.spec import Unit
 
 
 class Tags(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -178,6 +178,7 @@ def test_to_close_twice_is_harmless(qwen: LlamaModel) -> None:
     with running(qwen) as engine:
         engine.close()
         engine.close()
+        assert not engine.is_running
 
 
 def test_requests_are_taken_before_the_thread_starts(qwen: LlamaModel) -> None:
