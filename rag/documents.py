@@ -1,6 +1,6 @@
 """Document types of a world folder (see docs/world.md), as strict msgspec schemas.
 
-Every type shares `id, type, npc_id, quest_stage, location`; the last three default to "any".
+Every type shares `id, type, npc_id, quest_stage, location, comment`; the scope defaults to "any".
 Unknown keys are errors: a misspelt key must not become a rule that silently never applies.
 """
 
@@ -13,10 +13,15 @@ from heads.spec import Probability, Unit
 ANY = "any"
 
 Lang: TypeAlias = Literal["ko", "en"]
-Localised: TypeAlias = str | dict[Lang, str]
+Text: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\S")]
+Localised: TypeAlias = str | Annotated[dict[Lang, Text], msgspec.Meta(min_length=1)]
 """Text in one language, or in several: `"text"` or `{"ko": "…", "en": "…"}`."""
+LocalisedText: TypeAlias = Text | Annotated[dict[Lang, Text], msgspec.Meta(min_length=1)]
+"""The same where it must not be empty."""
 
 Scalar: TypeAlias = str | bool | int | float
+OneOf: TypeAlias = Scalar | list[Scalar]
+"""A value, or several of which one is enough."""
 Delta: TypeAlias = dict[str, Unit]
 
 
@@ -34,8 +39,8 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class NeededNames(Part, frozen=True):
     """Names that must all be present (`mandatory`), and names of which one is enough."""
 
-    mandatory: list[str] = []
-    optional: list[str] = []
+    mandatory: list[Text] = []
+    optional: list[Text] = []
 
 
 class NeededValues(Part, frozen=True):
@@ -45,13 +50,19 @@ class NeededValues(Part, frozen=True):
 
 
 class Conditions(Part, frozen=True):
-    """What must hold before something may happen; empty parts always hold."""
+    """What must hold before something may happen; empty parts always hold.
 
-    required_text: list[str] = []
+    `unless` lists exceptions: where all that one of them says holds, the whole does not.
+    """
+
+    required_text: list[Text] = []
     required_items: NeededNames = NeededNames()
     required_actions: NeededNames = NeededNames()
-    required_game_state: dict[str, Scalar] = {}
+    required_game_state: dict[str, OneOf] = {}
+    required_npc_state: dict[str, OneOf] = {}
+    required_player_state: dict[str, OneOf] = {}
     required_delta: NeededValues = NeededValues()
+    unless: "list[Conditions]" = []
 
 
 class DeltaPolicy(Part, frozen=True):
@@ -65,15 +76,15 @@ class DeltaPolicy(Part, frozen=True):
 class FlagPolicy(Part, frozen=True):
     """Which flags may be raised. An empty `allowed` allows all that `forbidden` does not name."""
 
-    allowed: list[str] = []
-    forbidden: list[str] = []
+    allowed: list[Text] = []
+    forbidden: list[Text] = []
 
 
 class ForbiddenTriggers(Part, frozen=True):
     """What a player must not say: literal `keywords`, and `text` examples compared by meaning."""
 
-    keywords: list[str] = []
-    text: list[str] = []
+    keywords: list[Text] = []
+    text: list[Text] = []
 
 
 class FallbackStyle(Part, frozen=True):
@@ -101,34 +112,37 @@ class BaseDocument(
     npc_id: Annotated[str, msgspec.Meta(min_length=1)] = ANY
     quest_stage: Annotated[str, msgspec.Meta(min_length=1)] = ANY
     location: Annotated[str, msgspec.Meta(min_length=1)] = ANY
+    comment: str = ""
+    """For those who read the file; nothing else does."""
 
 
 class NpcPersona(BaseDocument, frozen=True, tag="npc_persona"):
     """Who an NPC is. Becomes the `<SYS>` block; one for each NPC."""
 
-    name: Localised
-    persona: Localised
-    style: Localised
+    name: LocalisedText
+    persona: LocalisedText
+    style: LocalisedText
     lore: Localised = ""
     lang: Lang = "ko"
     initial_state: NpcState = NpcState()
-    stages: list[str] = []
-    locations: list[str] = []
+    stages: list[Text] = []
+    locations: list[Text] = []
     is_open: bool = False
     """Whether a request's `npc_config` may change `<SYS>`."""
 
 
 class Lore(BaseDocument, frozen=True, tag="lore"):
-    """Something true about the world, a place or an NPC."""
+    """Something true about the world, a place, an NPC, or the `items` it is about."""
 
-    content: Localised
+    content: LocalisedText
     title: Localised = ""
+    items: list[Text] = []
 
 
 class Description(BaseDocument, frozen=True, tag="description"):
     """What is going on at a stage and place, and how the NPC should take it."""
 
-    content: Localised
+    content: LocalisedText
     instructions: Localised = ""
 
 
@@ -158,35 +172,38 @@ class TriggerMeta(BaseDocument, frozen=True, tag="trigger_meta"):
 class Fallback(BaseDocument, frozen=True, tag="fallback"):
     """How the NPC answers when the main path is closed; lines for when no model can be asked."""
 
-    content: Localised
+    content: Localised = ""
     fallback_style: FallbackStyle = FallbackStyle()
-    lines: list[Localised] = []
+    lines: list[LocalisedText] = []
 
 
 class FlagDef(BaseDocument, frozen=True, tag="flag_def"):
-    """What a raised flag means here: a value for the game and a text for the player."""
+    """What a raised flag means here: a value for the game and a text for the player.
+
+    Several of one scope and flag are alternatives: the first whose conditions hold applies.
+    """
 
     flag_name: Annotated[str, msgspec.Meta(min_length=1)]
     value: Scalar | None = None
     text: Localised = ""
     threshold: Probability | None = None
     conditions: Conditions | None = None
-    examples_positive: list[str] = []
-    examples_negative: list[str] = []
+    examples_positive: list[Text] = []
+    examples_negative: list[Text] = []
 
 
 class MainResValidate(BaseDocument, frozen=True, tag="main_res_validate"):
     """Examples of lines that fit here, and of lines that must not leave."""
 
-    examples_positive: list[str] = []
-    examples_negative: list[str] = []
+    examples_positive: list[Text] = []
+    examples_negative: list[Text] = []
 
 
 class DialogueTurn(BaseDocument, frozen=True, tag="dialogue_turn"):
     """One exchange in the NPC's voice."""
 
-    player: str
-    npc: str
+    player: Text
+    npc: Text
     lang: Lang = "ko"
 
 

@@ -1,34 +1,41 @@
 """Reads a world folder: JSON (one document or a list a file) and Markdown or text for lore.
 
-All problems are collected before anything is raised, each with file, id and key.
+All problems are collected before anything is raised, each with file, id, key and remedy.
 """
 
 import codecs
+import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
 import msgspec
 
-from rag.documents import ANY, BaseDocument, Document
+from rag.documents import BaseDocument, Document
 from rag.schema_errors import locate
 
 LORE_SUFFIXES = {".md", ".txt"}
+KINDS: dict[str, type[BaseDocument]] = {
+    str(kind.__struct_config__.tag): kind for kind in get_args(Document)
+}
 _FRONT_MATTER = re.compile(r"\A---\n(?P<head>.*?)\n---\n(?P<body>.*)\Z", re.DOTALL)
+_UNKNOWN, _MISSING = "unknown field", "missing required field"
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a world, and where."""
+    """One thing wrong with a world, where, and what mends it."""
 
     file: str
     document_id: str
     key: str
     what: str
+    remedy: str
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.document_id}: {self.key}: {self.what}"
+        return f"{self.file}: {self.document_id}: {self.key}: {self.what}; {self.remedy}"
 
 
 class WorldError(Exception):
@@ -51,7 +58,7 @@ class Source:
 def read_documents(folder: Path) -> tuple[list[Source], list[Problem]]:
     """Every document under `folder`, in file order, and every problem met while reading them."""
     if not folder.is_dir():
-        return [], [Problem(str(folder), "-", "-", "no such folder")]
+        return [], [Problem(str(folder), "-", "-", "no such folder", "name a world's folder")]
     sources: list[Source] = []
     problems: list[Problem] = []
     for path in sorted(folder.rglob("*")):
@@ -76,59 +83,103 @@ def _read_json(path: Path, file: str) -> Iterator[Document | Problem]:
     try:
         content = msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        yield Problem(file, "-", "-", f"not valid JSON: {error}")
+        remedy = "look for a missing comma, quote or bracket just before that byte"
+        yield Problem(file, "-", "-", f"not valid JSON: {error}", remedy)
         return
     for item in content if isinstance(content, list) else [content]:
-        yield _convert(item, file)
-
-
-def _convert(item: object, file: str) -> Document | Problem:
-    name = str(item.get("id", "-")) if isinstance(item, dict) else "-"
-    try:
-        document: Document = msgspec.convert(item, Document)
-    except msgspec.ValidationError as error:
-        where, what = locate(error)
-        return Problem(file, name, where.removeprefix("$").removeprefix(".") or "-", what)
-    return document
+        yield from _convert(item, file)
 
 
 def _read_lore(path: Path, file: str) -> Iterator[Document | Problem]:
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows editors begin with a mark
     except UnicodeDecodeError as error:
-        yield Problem(file, "-", "-", f"not UTF-8: {error.reason} at byte {error.start}")
+        what = f"not UTF-8: {error.reason} at byte {error.start}"
+        yield Problem(file, "-", "-", what, "save the file as UTF-8")
         return
-    head: dict[str, str] = {}
+    head: dict[str, object] = {}
     if match := _FRONT_MATTER.match(text):
         pairs = (line.partition(":") for line in match["head"].splitlines() if line.strip())
         head = {key.strip(): value.strip() for key, _, value in pairs}
+        if isinstance(items := head.get("items"), str):
+            head["items"] = [name.strip() for name in items.split(",")]
         text = match["body"]
     defaults = {"id": path.stem, "type": "lore"}
-    yield _convert({**defaults, **head, "content": text.strip()}, file)
+    yield from _convert({**defaults, **head, "content": text.strip()}, file)
 
 
-def find_duplicates(sources: list[Source]) -> list[Problem]:
-    """Documents whose id an earlier document already has."""
-    first: dict[str, str] = {}
-    problems = []
-    for source in sources:
-        name = source.document.id
-        if name in first:
-            what = f"also used in {first[name]}; ids are unique"
-            problems.append(Problem(source.file, name, "id", what))
-        first.setdefault(name, source.file)
-    return problems
+def _convert(item: object, file: str) -> Iterator[Document | Problem]:
+    """The document, or all that is wrong with it.
+
+    msgspec stops at the first error, so what it names is left out and the rest is tried again.
+    """
+    name = str(item.get("id", "-")) if isinstance(item, dict) else "-"
+    left: Any = dict(item) if isinstance(item, dict) else item
+    wrong: set[str] = set()
+    while True:
+        try:
+            document: Document = msgspec.convert(left, Document)
+        except msgspec.ValidationError as error:
+            where, what = locate(error)
+            key = where.removeprefix("$").removeprefix(".")
+            top = re.split(r"[.\[]", key, maxsplit=1)[0]
+            if not (_MISSING in what and top in wrong):
+                yield Problem(file, name, key or "-", what, _remedy(item, key, what))
+            if not isinstance(left, dict) or top not in left or top == "type":
+                yield from _other_missing_keys(left, wrong | {top}, file, name)
+                return
+            wrong.add(top)
+            del left[top]
+        else:
+            if not wrong:
+                yield document
+            return
 
 
-def scope_of(document: BaseDocument) -> tuple[str, str, str]:
-    """Where a document applies: `(npc_id, quest_stage, location)`, each a name or "any"."""
-    return document.npc_id, document.quest_stage, document.location
+def _other_missing_keys(
+    item: object, told: set[str], file: str, name: str
+) -> Iterator[Document | Problem]:
+    if not isinstance(item, dict) or (kind := KINDS.get(str(item.get("type")))) is None:
+        return
+    for info in msgspec.structs.fields(kind):
+        if info.required and info.name not in item and info.name not in told:
+            what = f"Object {_MISSING} `{info.name}`"
+            yield Problem(file, name, info.name, what, _remedy(item, info.name, what))
 
 
-def fallback_scopes(npc_id: str, stage: str, location: str) -> Iterator[tuple[str, str, str]]:
-    """Scopes to try in turn: stage and place, place, stage, neither; then the same for any NPC."""
-    for npc in (npc_id, ANY):
-        yield npc, stage, location
-        yield npc, ANY, location
-        yield npc, stage, ANY
-        yield npc, ANY, ANY
+def _remedy(item: object, key: str, what: str) -> str:
+    """What to do about a schema error at `key` of `item`."""
+    kind = str(item.get("type")) if isinstance(item, dict) else ""
+    if not isinstance(item, dict):
+        return 'write a document as an object: {"id": …, "type": …, …}'
+    if key == "type" or kind not in KINDS:
+        return f"types are {', '.join(sorted(KINDS))}"
+    name = key.rpartition(".")[2]
+    if _UNKNOWN in what:
+        known = _keys_of(KINDS[kind])
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        return f"did you mean {close[0]!r}?" if close else "remove it; notes go into `comment`"
+    if _MISSING in what:
+        return f"add {name!r}"
+    return f"see {kind} in docs/world.md"
+
+
+def _keys_of(kind: type[Any]) -> list[str]:
+    """The keys of a document type and of its nested parts."""
+    keys: dict[str, None] = {}
+    pending, seen = [kind], set()
+    while pending:
+        struct = pending.pop()
+        if struct in seen:
+            continue
+        seen.add(struct)
+        for info in msgspec.structs.fields(struct):
+            keys[info.name] = None
+            pending += _structs_in(info.type)
+    return list(keys)
+
+
+def _structs_in(annotation: Any) -> list[type[Any]]:
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return [annotation]
+    return [struct for part in get_args(annotation) for struct in _structs_in(part)]

@@ -1,7 +1,8 @@
 """What a prompt says of the world: the same for a request and for a training example."""
 
 from rag.documents import Lang, NpcPersona, localise
-from rag.world import Scene, World
+from rag.scopes import Scene
+from rag.world import World
 from runtime.prompt import Npc
 
 

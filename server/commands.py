@@ -1,18 +1,16 @@
-"""`persona serve`, `ask`, `doctor` and `world check`."""
+"""`persona serve`, `ask` and `doctor`."""
 
 import argparse
 import asyncio
 import logging
 import sys
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import msgspec
 import uvicorn
 from rich.console import Console
 from rich.table import Table
 
-from rag.world import load_world
 from server import doctor
 from server.http import make_app
 from server.schemas import Answer, AskRequest, TokenEvent
@@ -39,12 +37,6 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
     check = commands.add_parser("doctor", help="say what is installed and what is missing")
     check.set_defaults(run=lambda _: doctor.run(read_settings()))
-
-    world = commands.add_parser("world", help="work on a world folder")
-    actions = world.add_subparsers(required=True, metavar="ACTION")
-    world_check = actions.add_parser("check", help="report every problem of a world")
-    world_check.add_argument("folder", type=Path)
-    world_check.set_defaults(run=run_world_check)
 
 
 def run_serve(args: argparse.Namespace) -> int:
@@ -126,12 +118,3 @@ def _table(answer: Answer) -> Table:
             why += f", {detail.value}" if detail.value is not None else ""
         table.add_row(name, "raised" if is_raised else "-", why)
     return table
-
-
-def run_world_check(args: argparse.Namespace) -> int:
-    """Load a world; WorldError lists what is wrong with it."""
-    world = load_world(args.folder)
-    print(
-        f"{args.folder}: {world.num_documents} documents, {len(world.npcs)} NPCs, no problem found"
-    )
-    return 0

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from heads.session import Prediction
 from heads.spec import DeltaSpec, FlagSpec, HeadSpec
-from rag.documents import DeltaPolicy, FlagDef, FlagPolicy, Lang, localise
-from rag.world import Scene, World
+from rag.conditions import Facts
+from rag.documents import DeltaPolicy, Lang, localise
+from rag.flags import FlagRule, flag_rule
+from rag.world import World
 from runtime.prompt import format_decision
 from server.schemas import FlagDetail
 
@@ -29,12 +31,11 @@ class Decision:
 
 
 def decide(
-    prediction: Prediction, spec: HeadSpec, world: World, scene: Scene, lang: Lang
+    prediction: Prediction, spec: HeadSpec, world: World, facts: Facts, lang: Lang
 ) -> Decision:
-    """Apply ranges, thresholds and the world's policies at `scene`."""
-    trigger = world.trigger_def(scene)
+    """Apply ranges, thresholds, and the world's policies and conditions at the scene."""
+    trigger = world.trigger_def(facts.scene)
     delta_policy = trigger.delta_policy if trigger else {}
-    flag_policy = trigger.flag_policy if trigger else FlagPolicy()
     delta = {
         head.name: bounded(prediction.delta[head.name], head, delta_policy.get(head.name))
         for head in spec.delta
@@ -43,8 +44,7 @@ def decide(
         head.name: _flag_detail(
             prediction.flag_scores[head.name],
             head,
-            world.flag_def(scene, head.name),
-            flag_policy,
+            flag_rule(world, facts, head.name),
             lang,
         )
         for head in spec.flags
@@ -71,23 +71,18 @@ def bounded(value: float, head: DeltaSpec, policy: DeltaPolicy | None = None) ->
     return round(max(low, min(high, value)), 3) + 0.0  # no -0.0
 
 
-def _flag_detail(
-    score: float, head: FlagSpec, flag_def: FlagDef | None, policy: FlagPolicy, lang: Lang
-) -> FlagDetail:
-    has_threshold = flag_def is not None and flag_def.threshold is not None
-    threshold = flag_def.threshold if flag_def and has_threshold else head.threshold
+def _flag_detail(score: float, head: FlagSpec, rule: FlagRule, lang: Lang) -> FlagDetail:
+    document = rule.document
+    has_threshold = document is not None and document.threshold is not None
+    threshold = document.threshold if document and has_threshold else head.threshold
     assert threshold is not None, "either the document's or the manifest's"
     score = round(score, 4)
     if score < threshold:
         return FlagDetail(score=score, threshold=threshold)
-    if reason := _reason_to_hold_back(head.name, flag_def, policy):
-        return FlagDetail(score=score, threshold=threshold, held_back=reason)
-    assert flag_def is not None, "an undefined flag is held back"
-    text = localise(flag_def.text, lang) or None
-    return FlagDetail(score=score, threshold=threshold, value=flag_def.value, text=text)
-
-
-def _reason_to_hold_back(name: str, flag_def: FlagDef | None, policy: FlagPolicy) -> str | None:
-    if name in policy.forbidden or (policy.allowed and name not in policy.allowed):
-        return "flag_policy"
-    return "no_flag_def" if flag_def is None else None
+    if rule.held_back:
+        return FlagDetail(
+            score=score, threshold=threshold, held_back=rule.held_back, unmet=rule.unmet
+        )
+    assert document is not None, "an undefined flag is held back"
+    text = localise(document.text, lang) or None
+    return FlagDetail(score=score, threshold=threshold, value=document.value, text=text)

@@ -106,4 +106,4 @@ def _bundle(settings: Settings) -> str:
 
 def _world(settings: Settings) -> str:
     world = load_world(settings.world)
-    return f"{settings.world}: {world.num_documents} documents, {len(world.npcs)} NPCs"
+    return f"{settings.world}: {len(world.documents)} documents, {len(world.npcs)} NPCs"

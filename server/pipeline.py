@@ -137,7 +137,8 @@ class Dialogue:
 
     def _decide(self, vector: Vector, turn: AskedTurn) -> Decision:
         prediction = self.heads.predict(vector)
-        return decide(prediction, self.heads.spec, self.world, turn.scene, turn.lang)
+        spec = self.heads.spec
+        return decide(prediction, spec, self.world, turn.facts, turn.lang)
 
     def _decision_tokens(self, decision: Decision) -> list[int]:
         tokens = self.encoder.encode(decision_segments(decision.words()))

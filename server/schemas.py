@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import msgspec
 
 from heads.spec import Unit
+from rag.conditions import Unmet
 from rag.documents import Lang, Scalar
 from runtime.sampling import SamplingParams
 
@@ -110,6 +111,8 @@ class FlagDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     text: str | None = None
     held_back: str | None = None
     """Why a flag with a sufficient score was not raised."""
+    unmet: list[Unmet] = []
+    """The conditions that held it back."""
 
 
 class UsageMeta(msgspec.Struct, frozen=True):

@@ -4,10 +4,12 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rag.conditions import UNKNOWN_REPUTATION, Facts
 from rag.documents import ANY, Lang, NpcPersona, Scalar
 from rag.language import detect_language
 from rag.prompting import npc_for_prompt, rag_for_prompt
-from rag.world import Scene, World
+from rag.scopes import Scene
+from rag.world import World
 from runtime.encoder import PromptEncoder
 from runtime.errors import PromptTooLong
 from runtime.prompt import Npc, StateValue, Transcript, Turn
@@ -23,11 +25,20 @@ class AskedTurn:
     turn_id: str
     session_id: str
     persona: NpcPersona
-    scene: Scene
     lang: Lang
-    utterance: str
     state: dict[str, StateValue]
+    facts: Facts
     history: list[HistoryTurn]
+
+    @property
+    def scene(self) -> Scene:
+        """Where the conversation stands."""
+        return self.facts.scene
+
+    @property
+    def utterance(self) -> str:
+        """What the player said, cleaned."""
+        return self.facts.utterance
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +66,15 @@ def read_turn(ask: AskRequest, world: World) -> AskedTurn:
     stage = _name(game.get("quest_stage")) or next(iter(persona.stages), ANY)
     location = _name(game.get("location")) or next(iter(persona.locations), ANY)
     scene = Scene(ask.npc_id, stage, location)
+    npc_state = _npc_state(ask, persona)
     first_words = history[0].player if history else utterance
     return AskedTurn(
         turn_id=uuid.uuid4().hex,
         session_id=ask.session_id or f"{ask.player_id}:{ask.npc_id}",
         persona=persona,
-        scene=scene,
         lang=ask.lang or detect_language(first_words, persona.lang),
-        utterance=utterance,
-        state=_state(ask, persona, scene),
+        state=_state(ask, scene, npc_state),
+        facts=_facts(ask, scene, npc_state, utterance),
         history=history,
     )
 
@@ -107,20 +118,48 @@ def _recent_turns(
     return fitting[:count][::-1]
 
 
-def _state(ask: AskRequest, persona: NpcPersona, scene: Scene) -> dict[str, StateValue]:
-    player, npc, initial = ask.context.player_state, ask.context.npc_state, persona.initial_state
-    state: dict[str, StateValue | None] = {
-        "quest_stage": scene.quest_stage if scene.quest_stage != ANY else None,
-        "location": scene.location if scene.location != ANY else None,
+def _npc_state(ask: AskRequest, persona: NpcPersona) -> dict[str, str | float]:
+    """How the NPC feels; the world's initial state fills what the request leaves out."""
+    npc, initial = ask.context.npc_state, persona.initial_state
+    return {
         "trust": npc.trust if npc.trust is not None else initial.trust,
         "relationship": npc.relationship if npc.relationship is not None else initial.relationship,
         "npc_mood": npc.npc_mood or initial.npc_mood,
+    }
+
+
+def _state(
+    ask: AskRequest, scene: Scene, npc_state: dict[str, str | float]
+) -> dict[str, StateValue]:
+    player = ask.context.player_state
+    state: dict[str, StateValue | None] = {
+        "quest_stage": scene.quest_stage if scene.quest_stage != ANY else None,
+        "location": scene.location if scene.location != ANY else None,
+        **npc_state,
         "player_reputation": player.reputation,
         "items": player.items,
         "actions": player.actions or None,
         "position": player.position,
     }
     return {key: value for key, value in state.items() if value is not None}
+
+
+def _facts(
+    ask: AskRequest, scene: Scene, npc_state: dict[str, str | float], utterance: str
+) -> Facts:
+    """What the world's conditions are held against."""
+    player = ask.context.player_state
+    game = {key: value for key, value in ask.context.game_state.items() if value is not None}
+    position = {"position": player.position} if isinstance(player.position, str) else {}
+    return Facts(
+        scene=scene,
+        utterance=utterance,
+        items=player.items,
+        actions=player.actions,
+        game_state=game,
+        npc_state=npc_state,
+        player_state={"reputation": player.reputation or UNKNOWN_REPUTATION, **position},
+    )
 
 
 def _name(value: Scalar | None) -> str | None:

@@ -20,8 +20,8 @@ from heads.spec import DeltaSpec, FlagSpec, HeadSpec
 from rag.world import World, load_world
 from runtime.encoder import PromptEncoder, find_special_ids
 from runtime.llama_backend import LlamaContext, LlamaModel
-from train.dataset import DatasetError, TurnLabel, conversations, read_turns
-from train.fit_heads import LinearHeads, Targets, fit, is_held_out, make_targets
+from train.dataset import DatasetError, TurnLabel, conversations, dataset_files, read_dataset
+from train.fit_heads import LinearHeads, Targets, fit, make_targets
 from train.metrics import Scores, majority_baseline, score
 from train.state_cache import load_states, save_states, states_key
 from train.states import NUM_SEQUENCES, Form, LabelledState, StateReader, stack
@@ -36,7 +36,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     fit_parser = actions.add_parser("fit", help="fit linear heads on a GGUF's frozen states")
     fit_parser.add_argument("--model", type=Path, required=True, help="the GGUF that will serve")
     fit_parser.add_argument("--world", type=Path, required=True, help="the world of the dataset")
-    fit_parser.add_argument("--data", type=Path, nargs="+", required=True, help="JSONL files")
+    fit_parser.add_argument("--data", type=Path, required=True, help="folder of the dataset")
     fit_parser.add_argument("--out", type=Path, required=True, help="folder for heads.onnx")
     fit_parser.add_argument(
         "--states", type=Path, help="file that keeps the states read, for the next fit"
@@ -46,7 +46,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run_fit(args: argparse.Namespace) -> int:
-    """Fit, report on the held-out part, and write `heads.onnx` and `heads.json`.
+    """Fit, report on the other splits, and write `heads.onnx` and `heads.json`.
 
     1 where the dataset does not allow it.
     """
@@ -59,16 +59,25 @@ def run_fit(args: argparse.Namespace) -> int:
 
 
 def _fit(args: argparse.Namespace) -> None:
-    world, turns = load_world(args.world), read_turns(args.data)
-    _check_parts(turns, world)
+    world = load_world(args.world)
+    splits = read_dataset(args.data)
+    _check_npcs(splits, world)
     settings = ContextSettings()
+    turns = [turn for part in splits.values() for turn in part]
+    split_of = {turn.conversation: name for name, part in splits.items() for turn in part}
     states = _kept_states(args, world, turns, settings)
     delta_names, flag_names = list(turns[0].delta), list(turns[0].flag)
-    part = {True: [s for s in states if is_held_out(s.label.split_group)]}
-    part[False] = [s for s in states if not is_held_out(s.label.split_group)]
-    targets = {side: make_targets(part[side], delta_names, flag_names) for side in part}
-    heads, chosen = fit(part[False], targets[False])
-    evaluation = _evaluate(heads, part[True], targets, flag_names)
+    parts = {
+        name: [state for state in states if split_of[state.label.conversation] == name]
+        for name in splits
+    }
+    targets = {name: make_targets(part, delta_names, flag_names) for name, part in parts.items()}
+    heads, chosen = fit(parts["train"], targets["train"])
+    evaluation: dict[str, object] = {
+        name: _evaluate(heads, name, parts[name], targets, flag_names)
+        for name in splits
+        if name != "train"
+    }
     record = HeadsRecord(
         heads=HeadSpec(
             tuple(DeltaSpec(name) for name in delta_names),
@@ -83,7 +92,7 @@ def _fit(args: argparse.Namespace) -> None:
         training={
             "method": "linear heads on frozen states",
             "onnx_opset": OPSET,
-            "num_turns": len({id(s.label) for s in part[False]}),
+            "num_turns": len({id(s.label) for s in parts["train"]}),
             **chosen,
         },
         evaluation=evaluation,
@@ -91,11 +100,10 @@ def _fit(args: argparse.Namespace) -> None:
     _write(args.out, heads, record)
 
 
-def _check_parts(turns: list[TurnLabel], world: World) -> None:
-    if unknown := sorted({turn.npc_id for turn in turns} - world.npcs.keys()):
+def _check_npcs(splits: dict[str, list[TurnLabel]], world: World) -> None:
+    named = {turn.npc_id for part in splits.values() for turn in part}
+    if unknown := sorted(named - world.npcs.keys()):
         raise DatasetError(f"the world has no NPC {', '.join(unknown)}, which the dataset labels")
-    if not any(is_held_out(turn.split_group) for turn in turns):
-        raise DatasetError("no split group falls into the held-out part; label more groups")
 
 
 def _kept_states(
@@ -103,7 +111,7 @@ def _kept_states(
 ) -> list[LabelledState]:
     if args.states is None:
         return _read_states(args, world, turns, settings)
-    key = states_key(args.model, args.world, args.data, settings)
+    key = states_key(args.model, args.world, dataset_files(args.data), settings)
     states = load_states(args.states, key, turns)
     if states is None:
         states = _read_states(args, world, turns, settings)
@@ -131,12 +139,14 @@ def _read_states(
 
 def _evaluate(
     heads: LinearHeads,
-    held_out: list[LabelledState],
-    targets: dict[bool, Targets],
+    name: str,
+    states: list[LabelledState],
+    targets: dict[str, Targets],
     flag_names: list[str],
 ) -> dict[str, object]:
-    fitted, true = targets[False], targets[True]
-    table = Table(title="held-out part", title_justify="left")
+    """Scores on one split, each form of the transcript apart, beside the majority's."""
+    fitted, true = targets["train"], targets[name]
+    table = Table(title=f"{name} split", title_justify="left")
     for column in (
         "predictor",
         "turns",
@@ -149,16 +159,16 @@ def _evaluate(
     ):
         table.add_column(column)
     baseline = majority_baseline(fitted.delta, fitted.flag, true.delta, true.flag, flag_names)
-    report: dict[str, object] = {"held_out_majority_baseline": baseline.rounded()}
-    _add_row(table, "majority", len(held_out), baseline)
-    delta, flag_scores = heads.predict(stack(held_out))
+    report: dict[str, object] = {"majority_baseline": baseline.rounded()}
+    _add_row(table, "majority", len(states), baseline)
+    delta, flag_scores = heads.predict(stack(states))
     raised = flag_scores >= heads.thresholds
     for form in Form:
-        rows = np.array([state.form is form for state in held_out])
+        rows = np.array([state.form is form for state in states])
         if not rows.any():
             continue
         result = score(delta[rows], raised[rows], true.delta[rows], true.flag[rows], flag_names)
-        report[f"held_out_{form}"] = {"num_turns": int(rows.sum()), **result.rounded()}
+        report[str(form)] = {"num_turns": int(rows.sum()), **result.rounded()}
         _add_row(table, f"heads, {form} transcript", int(rows.sum()), result)
     Console().print(table)
     return report

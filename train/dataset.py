@@ -1,13 +1,21 @@
-"""The dataset: one JSONL line per turn (docs/labelling.md says what the labels mean)."""
+"""The dataset: a folder for each split, one JSONL line per turn (see docs/labelling.md)."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
 from heads.spec import Unit
+from rag.conditions import UNKNOWN_REPUTATION, Facts
+from rag.documents import Lang
+from rag.loader import Problem
+from rag.schema_errors import locate
+from rag.scopes import Scene
+
+SPLITS = ("train", "validation", "test")
 
 
 class Tags(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -18,7 +26,7 @@ class Tags(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     trust: Unit
     relationship: Unit
     npc_mood: str
-    player_reputation: str = "unknown"
+    player_reputation: str = UNKNOWN_REPUTATION
     style: str = ""
 
 
@@ -48,46 +56,139 @@ class TurnLabel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     response: Annotated[str, msgspec.Meta(min_length=1)]
     delta: dict[str, Unit]
     flag: dict[str, Literal[0, 1]]
-    lang: Literal["ko", "en"]
+    withheld: list[str] = []
+    """Flags whose event the player asked for and the state does not allow: 0 in `flag`."""
+    lang: Lang
     split_group: Annotated[str, msgspec.Meta(min_length=1)]
+
+    @property
+    def facts(self) -> Facts:
+        """What the world's conditions are held against."""
+        tags, player = self.tags, self.context.player_state
+        position = {} if player.position is None else {"position": player.position}
+        return Facts(
+            scene=Scene(self.npc_id, tags.quest_stage, tags.location),
+            utterance=self.player_utterance,
+            items=player.items,
+            actions=player.actions,
+            npc_state={
+                "trust": tags.trust,
+                "relationship": tags.relationship,
+                "npc_mood": tags.npc_mood,
+            },
+            player_state={"reputation": tags.player_reputation, **position},
+        )
 
 
 class DatasetError(Exception):
-    """A dataset or a line of it cannot be used; the text names file, line and key."""
+    """A dataset cannot be used; the text says why."""
+
+
+class DatasetProblems(DatasetError):
+    """Lines of a dataset are wrong; `problems` lists all."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = list(problems)
+        lines = "\n".join(f"  {problem}" for problem in self.problems)
+        super().__init__(f"the dataset has {len(self.problems)} problem(s):\n{lines}")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A labelled turn and where it stands."""
+
+    path: Path
+    number: int
+    turn: TurnLabel
+
+    def problem(self, key: str, what: str, remedy: str) -> Problem:
+        """A problem of this line."""
+        return Problem(str(self.path), f"line {self.number}", key, what, remedy)
+
+
+def dataset_files(folder: Path) -> list[Path]:
+    """The JSONL files of a dataset, split by split. Raises DatasetError if none is for training."""
+    files = [path for name in SPLITS for path in sorted((folder / name).glob("*.jsonl"))]
+    if not any(path.parent.name == "train" for path in files):
+        raise DatasetError(
+            f"{folder}: no train/*.jsonl; a dataset is a folder with {', '.join(SPLITS)} in it"
+        )
+    return files
+
+
+def read_splits(folder: Path) -> tuple[dict[str, list[Line]], list[Problem]]:
+    """The lines of each split that there is, and every problem of a line met on the way.
+
+    Raises DatasetError if there is none for training.
+    """
+    lines, problems = read_lines(dataset_files(folder))
+    by_split: dict[str, list[Line]] = {name: [] for name in SPLITS}
+    for line in lines:
+        by_split[line.path.parent.name].append(line)
+    return {name: found for name, found in by_split.items() if found}, problems
+
+
+def read_dataset(folder: Path) -> dict[str, list[TurnLabel]]:
+    """The turns of each split that there is. Raises DatasetError."""
+    splits, problems = read_splits(folder)
+    if problems:
+        raise DatasetProblems(problems)
+    return {name: [line.turn for line in lines] for name, lines in splits.items()}
 
 
 def read_turns(paths: Sequence[Path]) -> list[TurnLabel]:
     """All turns of the JSONL files `paths`.
 
-    Raises DatasetError at the first line that does not fit the schema, has other deltas or flags
-    than the first, or labels a turn again, and if there is no line at all.
+    Raises DatasetError where a line does not fit the schema, has other deltas or flags than the
+    first, or labels a turn again, and if there is no line at all.
     """
+    lines, problems = read_lines(paths)
+    if problems:
+        raise DatasetProblems(problems)
+    return [line.turn for line in lines]
+
+
+def read_lines(paths: Sequence[Path]) -> tuple[list[Line], list[Problem]]:
+    """The lines of `paths` that fit the schema, in order, and every problem met on the way."""
     decoder = msgspec.json.Decoder(TurnLabel)
-    turns: list[TurnLabel] = []
-    seen: set[tuple[str, int]] = set()
+    lines: list[Line] = []
+    problems: list[Problem] = []
     for path in paths:
-        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-            if not line.strip():
+        for number, raw in enumerate(path.read_bytes().splitlines(), start=1):
+            if not raw.strip():
                 continue
             try:
-                turn = decoder.decode(line)
+                lines.append(Line(path, number, decoder.decode(raw)))
+            except msgspec.ValidationError as error:
+                where, what = locate(error)
+                remedy = "docs/labelling.md shows a line"
+                problems.append(Problem(str(path), f"line {number}", where, what, remedy))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise DatasetError(f"{path}, line {number}: {error}") from error
-            if (place := (turn.conversation, turn.turn)) in seen:
-                what = f"turn {turn.turn} of conversation {turn.conversation!r} is labelled twice"
-                raise DatasetError(f"{path}, line {number}: {what}")
-            seen.add(place)
-            turns.append(turn)
-            if (found := _names(turn)) != (expected := _names(turns[0])):
-                what = f"labels {found}, but the first line labels {expected}"
-                raise DatasetError(f"{path}, line {number}: {what}")
-    if not turns:
-        raise DatasetError(f"{', '.join(map(str, paths))}: no labelled turn")
-    return turns
+                what, remedy = f"not valid JSON: {error}", "one JSON object a line, in UTF-8"
+                problems.append(Problem(str(path), f"line {number}", "-", what, remedy))
+    if not lines and not problems:
+        where = ", ".join(map(str, paths))
+        problems.append(Problem(where, "-", "-", "no labelled turn", "label some"))
+    return lines, [*problems, *_labelled_otherwise(lines), *_labelled_twice(lines)]
 
 
-def _names(turn: TurnLabel) -> list[str]:
-    return [*sorted(turn.delta), *sorted(turn.flag)]
+def _labelled_otherwise(lines: Sequence[Line]) -> Iterator[Problem]:
+    for line in lines:
+        for key in ("delta", "flag"):
+            found, expected = (sorted(getattr(each.turn, key)) for each in (line, lines[0]))
+            if found != expected:
+                what = f"labels {', '.join(found)}, but the first line {', '.join(expected)}"
+                yield line.problem(key, what, "every line labels the same names")
+
+
+def _labelled_twice(lines: Sequence[Line]) -> Iterator[Problem]:
+    seen: set[tuple[str, int]] = set()
+    for line in lines:
+        place = line.turn.conversation, line.turn.turn
+        if place in seen:
+            what = f"turn {place[1]} of conversation {place[0]!r} is labelled twice"
+            yield line.problem("turn", what, "give the conversation another name, or remove it")
+        seen.add(place)
 
 
 def conversations(turns: Iterable[TurnLabel]) -> dict[str, list[TurnLabel]]:

@@ -1,10 +1,9 @@
 """Fits linear heads on frozen state vectors: ridge for deltas, logistic regression for flags.
 
-Everything is chosen by cross-validation over `split_group`s of the training part; the held-out
-part is looked at once, for the report.
+Everything is chosen by cross-validation over `split_group`s of the training split; the others are
+looked at once, for the report.
 """
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +20,6 @@ from train.states import LabelledState, stack
 
 Array = npt.NDArray[np.float64]
 
-HELD_OUT_PERCENT = 20
 NUM_FOLDS = 5
 RIDGE_ALPHAS = (3_000.0, 6_000.0, 12_000.0)
 """Weaker penalties follow the noise: at 2,000 another batch shape moved a delta by over 0.02."""
@@ -65,11 +63,6 @@ class LinearHeads:
         x = (np.asarray(states, np.float64) - self.mean) / self.scale
         delta = np.tanh(x @ self.w_delta + self.b_delta)
         return delta, _sigmoid((x @ self.w_flag + self.b_flag) / self.temperature)
-
-
-def is_held_out(split_group: str) -> bool:
-    """Whether a group belongs to the held-out part: by its name alone, for ever the same."""
-    return zlib.crc32(split_group.encode()) % 100 < HELD_OUT_PERCENT
 
 
 def make_targets(

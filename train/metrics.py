@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.metrics import f1_score
 
 from train.fit_heads import CLEAR, Array, sign_accuracy
@@ -35,7 +36,11 @@ def _rounded(value: dict[str, float] | float | None) -> object:
 
 
 def score(
-    delta: Array, raised: Array, true_delta: Array, true_flag: Array, flag_names: list[str]
+    delta: Array,
+    raised: npt.NDArray[np.bool_],
+    true_delta: Array,
+    true_flag: Array,
+    flag_names: list[str],
 ) -> Scores:
     """Scores of predicted `delta` [n, n_delta] and `raised` [n, n_flags] against the labels."""
     f1 = {

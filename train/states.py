@@ -11,8 +11,10 @@ from enum import StrEnum
 
 import numpy as np
 
+from rag.conditions import UNKNOWN_REPUTATION
+from rag.flags import flag_rule
 from rag.prompting import npc_for_prompt, rag_for_prompt
-from rag.world import Scene, World
+from rag.world import World
 from runtime.encoder import PromptEncoder
 from runtime.llama_backend import Chunk, LlamaContext, Vector
 from runtime.prompt import End, StateValue, Transcript, Turn, decision_segments, format_decision
@@ -117,17 +119,15 @@ class StateReader:
 def make_turn(label: TurnLabel, world: World) -> Turn:
     """The prompt's turn of a labelled one, with the `<RAG>` block that serving would show."""
     tags, player = label.tags, label.context.player_state
-    scene = Scene(label.npc_id, tags.quest_stage, tags.location)
-    description, instructions = rag_for_prompt(world, scene, label.lang)
+    description, instructions = rag_for_prompt(world, label.facts.scene, label.lang)
+    is_known = tags.player_reputation != UNKNOWN_REPUTATION
     state: dict[str, StateValue | None] = {
         "quest_stage": tags.quest_stage,
         "location": tags.location,
         "trust": tags.trust,
         "relationship": tags.relationship,
         "npc_mood": tags.npc_mood,
-        "player_reputation": None
-        if tags.player_reputation == "unknown"
-        else tags.player_reputation,
+        "player_reputation": tags.player_reputation if is_known else None,
         "items": player.items,
         "actions": player.actions or None,
         "position": player.position,
@@ -138,11 +138,10 @@ def make_turn(label: TurnLabel, world: World) -> Turn:
 
 def decision_words(label: TurnLabel, world: World) -> str:
     """The decision that the labels stand for, in the words that serving would write."""
-    scene = Scene(label.npc_id, label.tags.quest_stage, label.tags.location)
     raised = {}
     for name, is_raised in label.flag.items():
         if is_raised:
-            document = world.flag_def(scene, name)
+            document = flag_rule(world, label.facts, name).document
             raised[name] = document.value if document else None
     return format_decision(label.delta, raised)
 

@@ -6,7 +6,7 @@ import pytest
 from rag.documents import Document, Lore
 from rag.loader import Problem, WorldError, read_documents
 from rag.world import load_world
-from tests.rag.worlds import PERSONA, write_json
+from tests.rag.worlds import FALLBACK, PERSONA, write_json
 
 FLAG: dict[str, Any] = {"id": "f", "type": "flag_def", "flag_name": "give_item"}
 
@@ -51,14 +51,14 @@ def only_document(folder: Path) -> Document:
 def test_a_schema_error_says_file_id_and_key(
     tmp_path: Path, document: dict[str, Any], key: str, what: str
 ) -> None:
-    write_json(tmp_path, "npcs/mina.json", [PERSONA, document])
+    write_json(tmp_path, "npcs/mina.json", [PERSONA, FALLBACK, document])
     (problem,) = problems_of(tmp_path)
     assert (problem.file, problem.document_id, problem.key) == ("npcs/mina.json", "f", key)
     assert what in problem.what
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
-    write_json(tmp_path, "a.json", [PERSONA, {**FLAG, "threshold": "high"}])
+    write_json(tmp_path, "a.json", [PERSONA, FALLBACK, {**FLAG, "threshold": "high"}])
     write_json(tmp_path, "b.json", {**FLAG, "id": "g", "npc_id": "nobody"})
     (tmp_path / "c.json").write_text("{")
     (tmp_path / "d.md").write_bytes(b"\xff")
@@ -92,8 +92,8 @@ def test_an_item_that_is_no_object_is_a_problem(tmp_path: Path, item: object) ->
 
 
 def test_a_second_document_of_the_same_id_names_the_first_file(tmp_path: Path) -> None:
-    write_json(tmp_path, "a.json", [PERSONA, FLAG])
-    write_json(tmp_path, "b.json", FLAG)
+    write_json(tmp_path, "a.json", [PERSONA, FALLBACK, FLAG])
+    write_json(tmp_path, "b.json", {**FLAG, "flag_name": "other"})
     (problem,) = problems_of(tmp_path)
     assert (problem.file, problem.document_id, problem.key) == ("b.json", "f", "id")
     assert "a.json" in problem.what
@@ -101,8 +101,8 @@ def test_a_second_document_of_the_same_id_names_the_first_file(tmp_path: Path) -
 
 def test_a_json_file_holds_one_document_or_a_list(tmp_path: Path) -> None:
     write_json(tmp_path, "one.json", PERSONA)
-    write_json(tmp_path, "more.json", [FLAG, {**FLAG, "id": "g", "npc_id": "mina"}])
-    assert load_world(tmp_path).num_documents == 3
+    write_json(tmp_path, "more.json", [FALLBACK, FLAG])
+    assert len(load_world(tmp_path).documents) == 3
 
 
 def test_a_byte_order_mark_is_no_problem(tmp_path: Path) -> None:
@@ -125,10 +125,15 @@ def test_a_text_file_is_lore_named_by_its_file(tmp_path: Path, suffix: str) -> N
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_front_matter_says_where_lore_applies(tmp_path: Path, newline: str) -> None:
-    lines = ["---", "id: bell", "npc_id: mina", "location: pier", "title: The bell", "---", "Dumb."]
-    (tmp_path / "x.md").write_bytes(newline.join(lines).encode())
+    head = ["id: bell", "npc_id: mina", "location: pier", "title: The bell", "items: rope, bell"]
+    (tmp_path / "x.md").write_bytes(newline.join(["---", *head, "---", "Dumb."]).encode())
     assert only_document(tmp_path) == Lore(
-        id="bell", npc_id="mina", location="pier", title="The bell", content="Dumb."
+        id="bell",
+        npc_id="mina",
+        location="pier",
+        title="The bell",
+        items=["rope", "bell"],
+        content="Dumb.",
     )
 
 

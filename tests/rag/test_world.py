@@ -3,10 +3,11 @@ from pathlib import Path
 import pytest
 
 from rag.documents import Description, FlagDef, NpcPersona
-from rag.loader import WorldError, fallback_scopes
+from rag.loader import WorldError
 from rag.prompting import npc_for_prompt, rag_for_prompt
-from rag.world import Scene, World, load_world
-from tests.rag.worlds import PERSONA, write_json
+from rag.scopes import Scene, fallback_scopes
+from rag.world import World, load_world
+from tests.rag.worlds import FALLBACK, PERSONA, write_json
 
 MINA = NpcPersona(
     id="p",
@@ -60,13 +61,9 @@ def test_flags_are_looked_up_by_name_and_scope() -> None:
     general = FlagDef(id="a", flag_name="give_item", value="pebble")
     special = FlagDef(id="b", flag_name="give_item", npc_id="mina", value="pearl")
     world = World([MINA, general, special])
-    here, elsewhere = (
-        world.flag_def(Scene("mina"), "give_item"),
-        world.flag_def(Scene("rook"), "give_item"),
-    )
-    assert here is special
-    assert elsewhere is general
-    assert world.flag_def(Scene("mina"), "other") is None
+    assert world.flag_defs(Scene("mina"), "give_item") == [special]
+    assert world.flag_defs(Scene("rook"), "give_item") == [general]
+    assert world.flag_defs(Scene("mina"), "other") == []
 
 
 def test_the_prompt_speaks_the_language_of_the_conversation() -> None:
@@ -85,14 +82,14 @@ def test_the_prompt_speaks_the_language_of_the_conversation() -> None:
     ("documents", "key", "what"),
     [
         ([], "-", "no npc_persona: a world needs an NPC"),
-        ([PERSONA, {**PERSONA, "id": "p2"}], "npc_id", "a second npc_persona for 'mina'"),
+        ([PERSONA, FALLBACK, {**PERSONA, "id": "p2"}], "npc_id", "a second npc_persona for 'mina'"),
         (
-            [PERSONA, {**PERSONA, "id": "p2", "npc_id": "any"}],
+            [PERSONA, FALLBACK, {**PERSONA, "id": "p2", "npc_id": "any"}],
             "npc_id",
             "a persona must name its NPC, not any",
         ),
         (
-            [PERSONA, {"id": "x", "type": "lore", "npc_id": "rook", "content": "…"}],
+            [PERSONA, FALLBACK, {"id": "x", "type": "lore", "npc_id": "rook", "content": "…"}],
             "npc_id",
             "no npc_persona for 'rook'",
         ),

@@ -13,6 +13,13 @@ PERSONA: dict[str, Any] = {
     "style": "존댓말",
 }
 
+FALLBACK: dict[str, Any] = {
+    "id": "fallback",
+    "type": "fallback",
+    "content": {"ko": "바쁘다.", "en": "Busy."},
+    "lines": [{"ko": "잠깐만요.", "en": "One moment."}],
+}
+
 
 def write_json(folder: Path, name: str, content: object) -> None:
     """A JSON file of the world `folder`."""

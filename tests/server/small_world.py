@@ -60,6 +60,7 @@ DOCUMENTS: list[dict[str, Any]] = [
         "style": "Terse",
         "lang": "en",
     },
+    {"id": "rook-fallback", "type": "fallback", "npc_id": "rook", "lines": ["Not now."]},
 ]
 
 

@@ -5,15 +5,17 @@ import pytest
 
 from heads.session import Prediction
 from heads.spec import DeltaSpec, FlagSpec, HeadSpec
+from rag.conditions import Facts
 from rag.documents import Document, FlagDef, Lang, NpcPersona, TriggerDef
-from rag.world import Scene, World
+from rag.scopes import Scene
+from rag.world import World
 from server.decide import Decision, bounded, decide, no_change
 
 SPEC = HeadSpec(
     (DeltaSpec("trust"), DeltaSpec("relationship", -0.5, 0.5)),
     (FlagSpec("give_item", 0.6), FlagSpec("npc_main_story")),
 )
-SCENE = Scene("mina", "started", "pier")
+FACTS = Facts(Scene("mina", "started", "pier"))
 PERSONA = NpcPersona(id="p", npc_id="mina", name="Mina", persona="…", style="…")
 GIVE = FlagDef(
     id="f", npc_id="mina", flag_name="give_item", value="pearl", text={"ko": "진주", "en": "Pearl"}
@@ -26,12 +28,13 @@ def decided(
     delta: tuple[float, float] = (0.0, 0.0),
     scores: tuple[float, float] = (0.0, 0.0),
     lang: Lang = "ko",
+    facts: Facts = FACTS,
 ) -> Decision:
     prediction = Prediction(
         dict(zip(("trust", "relationship"), delta, strict=True)),
         dict(zip(("give_item", "npc_main_story"), scores, strict=True)),
     )
-    return decide(prediction, SPEC, World([PERSONA, *documents]), SCENE, lang)
+    return decide(prediction, SPEC, World([PERSONA, *documents]), facts, lang)
 
 
 def policies(**parts: Any) -> TriggerDef:

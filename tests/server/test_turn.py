@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.documents import Document
-from rag.world import Scene, World
+from rag.scopes import Scene
+from rag.world import World
 from runtime.encoder import PromptEncoder
 from runtime.errors import PromptTooLong
 from runtime.prompt import Special

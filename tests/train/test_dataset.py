@@ -39,7 +39,7 @@ def test_a_bad_line_is_told_by_file_line_and_key(tmp_path: Path, raw: bytes, nam
     path = write_lines(tmp_path / "turns.jsonl", [line(0)])
     path.write_bytes(path.read_bytes() + b"\n" + raw + b"\n")
     text = error_of(path)
-    assert text.startswith(f"{path}, line 3: ")
+    assert f"{path}: line 3: " in text
     assert named in text
 
 
@@ -47,7 +47,7 @@ def test_a_turn_that_is_labelled_twice_is_told_by_file_and_line(tmp_path: Path) 
     first = write_lines(tmp_path / "a.jsonl", [line(0), line(1)])
     second = write_lines(tmp_path / "b.jsonl", [line(0, conversation="d"), line(1)])
     text = error_of(first, second)
-    assert text == f"{second}, line 2: turn 1 of conversation 'c' is labelled twice"
+    assert f"{second}: line 2: turn: turn 1 of conversation 'c' is labelled twice" in text
 
 
 def test_a_dataset_without_turns_is_an_error(tmp_path: Path) -> None:
@@ -59,13 +59,3 @@ def test_the_turns_of_a_conversation_come_in_order() -> None:
     grouped = conversations(mixed)
     assert [turn.turn for turn in grouped["c"]] == [0, 1, 2, 10]
     assert [turn.turn for turn in grouped["other"]] == [0]
-
-
-def test_the_demo_dataset_fits_the_demo_world() -> None:
-    folder = Path(__file__).parents[2] / "worlds" / "mulmaru" / "data"
-    turns = read_turns(sorted(folder.glob("*.jsonl")))
-    assert len(turns) >= 200
-    assert {turn.lang for turn in turns} == {"ko", "en"}
-    for name, group in conversations(turns).items():
-        assert [turn.turn for turn in group] == list(range(len(group))), name
-        assert len({(t.npc_id, t.lang, t.split_group) for t in group}) == 1, name

@@ -1,11 +1,9 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from tests.train.turns import label
-from train.dataset import DatasetError, read_turns
-from train.fit_heads import Array, Targets, best_threshold, fit, is_held_out, make_targets
+from train.dataset import DatasetError
+from train.fit_heads import Array, Targets, best_threshold, fit, make_targets
 from train.metrics import majority_baseline, score
 from train.states import Form, LabelledState
 
@@ -100,26 +98,6 @@ def test_targets_are_columns_in_the_order_of_the_names() -> None:
     assert made.delta.tolist() == [[0.0, 0.1], [0.0, 0.1]]
     assert made.flag.tolist() == [[0, 0], [0, 1]]
     assert made.groups.tolist() == ["g", "g"]
-
-
-def test_a_fifth_of_the_groups_is_held_out_by_name_alone() -> None:
-    names = [f"group-{number}" for number in range(5_000)]
-    share = sum(map(is_held_out, names)) / len(names)
-    assert 0.18 < share < 0.22
-    known = {"okbun-first-meeting": False, "sora-first-knock": False}
-    assert {name: is_held_out(name) for name in known} == known, "the split must never move"
-
-
-def test_no_group_of_the_demo_dataset_is_on_both_sides_of_the_split() -> None:
-    folder = Path(__file__).parents[2] / "worlds" / "mulmaru" / "data"
-    turns = read_turns(sorted(folder.glob("*.jsonl")))
-    sides: dict[bool, set[str]] = {True: set(), False: set()}
-    for turn in turns:
-        sides[is_held_out(turn.split_group)].add(turn.split_group)
-    assert not sides[True] & sides[False]
-    held_out = [turn for turn in turns if is_held_out(turn.split_group)]
-    assert 0.1 < len(held_out) / len(turns) < 0.35
-    assert {turn.npc_id for turn in held_out} == {turn.npc_id for turn in turns}
 
 
 def test_a_threshold_parts_two_clusters_and_keeps_its_distance_from_both() -> None:

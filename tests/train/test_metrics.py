@@ -26,6 +26,6 @@ def test_the_baseline_says_the_median_and_the_commoner_flag() -> None:
 
 def test_without_a_clear_delta_there_is_no_sign_accuracy() -> None:
     zeros = np.zeros((2, 1))
-    result = score(zeros, zeros, zeros, zeros, ["a"])
+    result = score(zeros, zeros > 0, zeros, zeros, ["a"])
     assert result.sign_accuracy is None
     assert result.rounded()["sign_accuracy"] is None

@@ -4,7 +4,6 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from rag.world import Scene
 from runtime.context_config import ContextConfig
 from runtime.encoder import PromptEncoder, find_special_ids
 from runtime.llama_backend import Chunk, LlamaContext, LlamaModel, Vector
@@ -92,10 +91,9 @@ def asked_turn(turns: Sequence[TurnLabel]) -> AskedTurn:
         turn_id="t",
         session_id="s",
         persona=WORLD.npcs["mina"],
-        scene=Scene("mina", last.tags.quest_stage, last.tags.location),
         lang=last.lang,
-        utterance=last.player_utterance,
         state=dict(make_turn(last, WORLD).state),
+        facts=last.facts,
         history=[HistoryTurn(turn.player_utterance, turn.response) for turn in past],
     )
 

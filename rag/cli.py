@@ -1,0 +1,78 @@
+"""`persona world check` and `persona world new`: a quest designer's tools."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from heads.bundle import read_manifest
+from rag.check import check_names
+from rag.documents import ANY, BaseDocument, FlagDef
+from rag.loader import KINDS, WorldError
+from rag.scaffold import ScaffoldError, write_npc
+from rag.world import read_world
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register `world`."""
+    world = commands.add_parser("world", help="work on a world folder")
+    actions = world.add_subparsers(required=True, metavar="ACTION")
+    check = actions.add_parser("check", help="report every problem of a world, and what it holds")
+    check.add_argument("folder", type=Path)
+    check.add_argument(
+        "--bundle", type=Path, help="also hold flags and deltas against this bundle's heads"
+    )
+    check.set_defaults(run=run_check)
+    new = actions.add_parser("new", help="write the documents of a new NPC, to be filled in")
+    new.add_argument("npc_id", help="small letters, digits and _, e.g. nari")
+    new.add_argument("--world", type=Path, required=True, help="folder of the world")
+    new.add_argument("--lang", choices=("ko", "en"), default="ko", help="the NPC's own language")
+    new.set_defaults(run=run_new)
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """Print what the world holds; WorldError lists what is wrong with it."""
+    sources = read_world(args.folder)
+    if args.bundle:
+        heads = read_manifest(args.bundle).heads
+        flags, deltas = ([head.name for head in part] for part in (heads.flags, heads.delta))
+        if problems := check_names(sources, flags, deltas):
+            raise WorldError(problems)
+    documents = [source.document for source in sources]
+    Console().print(_table(documents))
+    num_npcs = len({d.npc_id for d in documents if _kind(d) == "npc_persona"})
+    print(f"{args.folder}: {len(documents)} documents, {num_npcs} NPCs, no problem found")
+    return 0
+
+
+def run_new(args: argparse.Namespace) -> int:
+    """Write the scaffold and say what to do next."""
+    try:
+        path = write_npc(args.world, args.npc_id, args.lang)
+    except ScaffoldError as error:
+        print(f"persona world new: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {path}; fill it in (each `comment` says what with), then")
+    print(f"  persona world check {args.world}")
+    return 0
+
+
+def _kind(document: BaseDocument) -> str:
+    return str(document.__struct_config__.tag)
+
+
+def _table(documents: Sequence[BaseDocument]) -> Table:
+    """How many documents there are of each type, and of each flag, and for how many NPCs."""
+    rows: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for document in documents:
+        rows[_kind(document)].append(document.npc_id)
+    for document in documents:
+        if isinstance(document, FlagDef):
+            rows.setdefault(f"  {document.flag_name}", []).append(document.npc_id)
+    table = Table("type", "documents", "NPCs")
+    for name, npcs in rows.items():
+        table.add_row(name, str(len(npcs)), str(len({*npcs} - {ANY})))
+    return table

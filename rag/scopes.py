@@ -1,0 +1,49 @@
+"""Where documents apply: by NPC, quest stage and place, from the most to the least specific."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from rag.documents import ANY, BaseDocument
+
+D = TypeVar("D", bound=BaseDocument)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Where a conversation stands: the key of every look-up."""
+
+    npc_id: str
+    quest_stage: str = ANY
+    location: str = ANY
+
+
+class ScopeTable(Generic[D]):
+    """Documents of one type by scope; the most specific scope that has any wins."""
+
+    def __init__(self, documents: Iterable[D]) -> None:
+        self._by_scope: dict[tuple[str, str, str], list[D]] = defaultdict(list)
+        for document in documents:
+            scope = document.npc_id, document.quest_stage, document.location
+            self._by_scope[scope].append(document)
+
+    def find(self, scene: Scene) -> list[D]:
+        """The documents of the most specific scope that `scene` falls into; may be empty."""
+        for scope in fallback_scopes(scene.npc_id, scene.quest_stage, scene.location):
+            if found := self._by_scope.get(scope):
+                return found
+        return []
+
+    def first(self, scene: Scene) -> D | None:
+        """The first of `find`, if any."""
+        return next(iter(self.find(scene)), None)
+
+
+def fallback_scopes(npc_id: str, stage: str, location: str) -> Iterator[tuple[str, str, str]]:
+    """Scopes to try in turn: stage and place, place, stage, neither; then the same for any NPC."""
+    for npc in (npc_id, ANY):
+        yield npc, stage, location
+        yield npc, ANY, location
+        yield npc, stage, ANY
+        yield npc, ANY, ANY

@@ -1,0 +1,270 @@
+"""Breaks a valid world in one place at a time, and looks for that place in the report."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.check import check_names
+from rag.loader import Problem, WorldError
+from rag.scaffold import write_npc
+from rag.world import load_world, read_world
+from tests.rag.worlds import write_json
+
+Documents = dict[str, dict[str, Any]]
+"""The documents of the NPC `nari` by what follows `nari.` in their ids."""
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Documents:
+    path = write_npc(tmp_path, "nari", "ko")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {document["id"].removeprefix("nari."): document for document in content}
+
+
+def problems_of(tmp_path: Path, documents: Documents) -> list[Problem]:
+    write_json(tmp_path, "npcs/nari.json", [*documents.values()])
+    with pytest.raises(WorldError) as caught:
+        load_world(tmp_path)
+    return caught.value.problems
+
+
+def change(name: str, /, **keys: Any) -> Callable[[Documents], None]:
+    return lambda documents: documents[name].update(keys)
+
+
+def remove(name: str, *keys: str) -> Callable[[Documents], None]:
+    def run(documents: Documents) -> None:
+        for key in keys:
+            del documents[name][key]
+        if not keys:
+            del documents[name]
+
+    return run
+
+
+def add(name: str, /, **keys: Any) -> Callable[[Documents], None]:
+    def run(documents: Documents) -> None:
+        documents[name] = {"id": f"nari.{name}", "npc_id": "nari", **keys}
+
+    return run
+
+
+STAGE_1, STAGE_2 = "flag.quest_stage_change.not_started", "flag.quest_stage_change.in_progress"
+GIVE, STORY = "flag.give_item.in_progress", "flag.npc_main_story.completed"
+NO_HOLDS = {"required_items": {"mandatory": ["silver_thimble"]}}
+
+WAYS: dict[str, tuple[Callable[[Documents], None], str, str, str, str]] = {
+    # what is done: how, and the id, key, finding and remedy that must be told
+    "a misspelt key": (
+        change(GIVE, treshold=0.4),
+        *(GIVE, "treshold", "unknown field", "did you mean 'threshold'?"),
+    ),
+    "a misspelt key deep inside": (
+        change("trigger.not_started", trigger={"required_item": {}}),
+        *("trigger.not_started", "trigger.required_item", "unknown", "'required_items'"),
+    ),
+    "a value of the wrong type": (
+        change(GIVE, threshold="high"),
+        *(GIVE, "threshold", "got `str`", "docs/world.md"),
+    ),
+    "a number out of range": (
+        change("persona", initial_state={"trust": 3}),
+        *("persona", "initial_state.trust", "<= 1", "docs/world.md"),
+    ),
+    "a key that must be there": (
+        remove("desc.completed", "content"),
+        *("desc.completed", "content", "missing", "add 'content'"),
+    ),
+    "an unknown type": (
+        change("lore.thimble", type="story"),
+        *("lore.thimble", "type", "story", "types are"),
+    ),
+    "an unknown language": (
+        change("desc.completed", content={"fr": "Bonjour"}),
+        *("desc.completed", "content", "fr", "docs/world.md"),
+    ),
+    "an empty text": (
+        change("desc.completed", content=" "),
+        *("desc.completed", "content", "is empty", "docs/world.md"),
+    ),
+    "an id used twice": (
+        change("turn.2", id="nari.turn.1"),
+        *("turn.1", "id", "also used in npcs/nari.json", "unique"),
+    ),
+    "an NPC without a persona": (
+        change("lore.thimble", npc_id="narri"),
+        *("lore.thimble", "npc_id", "no npc_persona for 'narri'", "did you mean 'nari'?"),
+    ),
+    "a second persona": (
+        add("again", type="npc_persona", name="x", persona="x", style="x"),
+        *("again", "npc_id", "a second npc_persona", "keep one"),
+    ),
+    "a persona for one stage": (
+        change("persona", quest_stage="completed"),
+        *("persona", "quest_stage", "at every stage", "description"),
+    ),
+    "an unknown stage": (
+        change("desc.in_progress", quest_stage="in_progres"),
+        *("desc.in_progress", "quest_stage", "no quest_stage", "did you mean 'in_progress'?"),
+    ),
+    "an unknown place": (
+        change("desc.in_progress", location="tower"),
+        *("desc.in_progress", "location", "no location 'tower'", "known are nari_home"),
+    ),
+    "a text without the NPC's language": (
+        change("desc.completed", content={"en": "The thimble is back."}),
+        *("desc.completed", "content", "no 'ko' text", 'add "ko"'),
+    ),
+    "a stage named twice": (
+        change("persona", stages=["not_started", "in_progress", "completed", "completed"]),
+        *("persona", "stages", "'completed' 2 times", "once"),
+    ),
+    "a stage that nothing leads to": (
+        remove(STAGE_2),
+        *("persona", "stages", "leads to 'completed'", "add one at an earlier stage"),
+    ),
+    "a stage that a policy closes": (
+        change("trigger.not_started", flag_policy={"forbidden": ["quest_stage_change"]}),
+        *("persona", "stages", "leads to 'in_progress'", "not forbidden"),
+    ),
+    "a next stage that is none": (
+        change(STAGE_2, value="complete"),
+        *(STAGE_2, "value", "'complete' is no stage", "did you mean 'completed'?"),
+    ),
+    "a policy for a flag that is not defined": (
+        change("trigger.not_started", flag_policy={"forbidden": ["give_itm"]}),
+        *("trigger.not_started", "flag_policy.forbidden", "'give_itm'", "'give_item'?"),
+    ),
+    "a flag allowed and forbidden": (
+        change(
+            "trigger.completed",
+            flag_policy={"allowed": ["npc_main_story"], "forbidden": ["npc_main_story"]},
+        ),
+        *("trigger.completed", "flag_policy", "both allowed and forbidden", "one of the lists"),
+    ),
+    "a flag_def that a policy shuts out": (
+        change("trigger.completed", flag_policy={"forbidden": ["npc_main_story"]}),
+        *(STORY, "flag_name", "can never be raised", "allow the flag"),
+    ),
+    "an alternative behind one that always holds": (
+        add("story.2", type="flag_def", flag_name="npc_main_story", quest_stage="completed"),
+        *("story.2", "flag_name", "can never be raised", "without conditions"),
+    ),
+    "an example on both sides": (
+        change(STORY, examples_negative=["Whose name is inside the thimble?"]),
+        *(STORY, "examples_negative", "both sides", "one side"),
+    ),
+    "an example twice": (
+        change("validate", examples_positive=["Yes.", "Yes."]),
+        *("validate", "examples_positive", "stands 2 times", "keep one"),
+    ),
+    "an item that nothing mentions": (
+        change(STAGE_2, conditions={"required_items": {"mandatory": ["gold_needle"]}}),
+        *(STAGE_2, "conditions.required_items.mandatory", "'gold_needle'", "lore document"),
+    ),
+    "an item that only an exception mentions": (
+        change(GIVE, conditions={"unless": [{"required_items": {"optional": ["x_ray"]}}]}),
+        *(GIVE, "conditions.unless[0].required_items.optional", "'x_ray'", "lore document"),
+    ),
+    "a value that an NPC has not": (
+        change(STAGE_1, conditions={"required_delta": {"mandatory": {"turst": 0.1}}}),
+        *(STAGE_1, "conditions.required_delta.mandatory", "'turst'", "did you mean 'trust'?"),
+    ),
+    "a state that no request sends": (
+        change(STAGE_1, conditions={"required_npc_state": {"mood": "shy"}}),
+        *(STAGE_1, "conditions.required_npc_state", "'mood'", "'npc_mood'?"),
+    ),
+    "a condition on a stage that is none": (
+        change(GIVE, conditions={"required_game_state": {"quest_stage": "begun"}}),
+        *(GIVE, "conditions.required_game_state.quest_stage", "'begun'", "known are"),
+    ),
+    "a condition that never holds where it applies": (
+        change(GIVE, conditions={"required_game_state": {"quest_stage": "completed"}}),
+        *(GIVE, "conditions.required_game_state.quest_stage", "never holds", "remove it"),
+    ),
+    "an exception that always holds": (
+        change(GIVE, conditions={**NO_HOLDS, "unless": [{}]}),
+        *(GIVE, "conditions.unless[0]", "is empty", "write a condition"),
+    ),
+    "bounds the wrong way round": (
+        change("trigger.completed", delta_policy={"trust": {"min": 0.5, "max": 0.1}}),
+        *("trigger.completed", "delta_policy.trust", "min 0.5 is above max 0.1", "swap"),
+    ),
+    "a trigger_meta without its list": (
+        change("forbidden.meta", trigger="nari.forbiden"),
+        *("forbidden.meta", "trigger", "'nari.forbiden'", "did you mean 'nari.forbidden'?"),
+    ),
+    "a list without a trigger_meta": (
+        remove("forbidden.meta"),
+        *("forbidden", "id", "no trigger_meta", '"trigger": "nari.forbidden"'),
+    ),
+    "a second trigger_meta": (
+        add("meta.2", type="trigger_meta", trigger="nari.forbidden"),
+        *("meta.2", "trigger", "has a trigger_meta already", "keep one"),
+    ),
+    "a list that nothing fires": (
+        change("forbidden", triggers={"keywords": [], "text": []}),
+        *("forbidden", "triggers", "nothing can fire it", "add keywords"),
+    ),
+    "a keyword in the NPC's own dialogue": (
+        change("forbidden", triggers={"keywords": ["something"]}),
+        *("forbidden", "triggers.keywords", "'something' fires on", "longer keyword"),
+    ),
+    "nothing to fall back on": (
+        change("fallback", lines=[]),
+        *("persona", "npc_id", "nothing to say at stage 'not_started'", "add a fallback"),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_broken_is_told_with_file_id_key_and_remedy(
+    tmp_path: Path, documents: Documents, way: str
+) -> None:
+    break_it, name, key, what, remedy = WAYS[way]
+    break_it(documents)
+    found = problems_of(tmp_path, documents)
+    (told,) = [p for p in found if (p.document_id, p.key) == (f"nari.{name}", key)][:1]
+    assert told.file == "npcs/nari.json"
+    assert what in told.what
+    assert remedy in told.remedy
+
+
+def test_the_scaffold_itself_has_no_problem(tmp_path: Path, documents: Documents) -> None:
+    write_json(tmp_path, "npcs/nari.json", [*documents.values()])
+    assert len(load_world(tmp_path).documents) == len(documents)
+
+
+def test_all_that_is_broken_is_told_at_once(tmp_path: Path, documents: Documents) -> None:
+    for way in ("a misspelt key", "an unknown place", "a second trigger_meta", "an id used twice"):
+        WAYS[way][0](documents)
+    told = {(p.document_id, p.key) for p in problems_of(tmp_path, documents)}
+    assert {
+        ("nari.flag.give_item.in_progress", "treshold"),
+        ("nari.desc.in_progress", "location"),
+        ("nari.meta.2", "trigger"),
+        ("nari.turn.1", "id"),
+    } <= told
+
+
+def test_one_document_tells_all_its_mistakes(tmp_path: Path, documents: Documents) -> None:
+    documents["turn.1"] = {"id": "t", "type": "flag_def", "treshold": 1, "threshold": 2, "text": 3}
+    told = {p.key for p in problems_of(tmp_path, documents) if p.document_id == "t"}
+    assert told == {"treshold", "threshold", "text", "flag_name"}
+
+
+def test_flags_and_deltas_are_held_against_a_bundles_heads(
+    tmp_path: Path, documents: Documents
+) -> None:
+    documents["trigger.completed"]["delta_policy"] = {"turst": {"max": 0.2}}
+    write_json(tmp_path, "npcs/nari.json", [*documents.values()])
+    known = ["give_item", "npc_main_story"]
+    problems = check_names(read_world(tmp_path), known, ["trust", "relationship"])
+    assert {(p.document_id, p.key, p.remedy) for p in problems} == {
+        (f"nari.{STAGE_1}", "flag_name", "known are give_item, npc_main_story"),
+        (f"nari.{STAGE_2}", "flag_name", "known are give_item, npc_main_story"),
+        ("nari.trigger.completed", "delta_policy.turst", "did you mean 'trust'?"),
+    }

@@ -1,0 +1,150 @@
+"""`persona data check`, `split` and `baselines`: the dataset of a world."""
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from rag.world import load_world
+from train.baselines import run_baselines as score_baselines
+from train.data_check import check_dataset
+from train.data_split import choose_validation
+from train.data_summary import overlap, summary_table
+from train.dataset import (
+    SPLITS,
+    DatasetError,
+    DatasetProblems,
+    TurnLabel,
+    read_dataset,
+    read_splits,
+)
+from train.similarity import THRESHOLD, near_duplicates
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register `data`."""
+    data = commands.add_parser("data", help="check, split and measure a world's dataset")
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    for name, run, what in (
+        ("check", run_check, "report every problem of a dataset, and what it holds"),
+        ("split", run_split, "choose the validation part anew"),
+        ("baselines", run_baselines, "score classical predictors on the test split"),
+    ):
+        action = actions.add_parser(name, help=what)
+        action.add_argument("world", type=Path, help="the world's folder")
+        action.add_argument("--data", type=Path, help="the dataset's folder (default: WORLD/data)")
+        action.set_defaults(run=_or_say_why(name, run))
+        if name == "split":
+            action.add_argument("--validation", type=float, default=0.1, help="share of the turns")
+
+
+def _or_say_why(
+    name: str, run: Callable[[argparse.Namespace], None]
+) -> Callable[[argparse.Namespace], int]:
+    def wrapped(args: argparse.Namespace) -> int:
+        try:
+            run(args)
+        except DatasetError as error:
+            print(f"persona data {name}: {error}", file=sys.stderr)
+            return 1
+        return 0
+
+    return wrapped
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    folder: Path = args.data or args.world / "data"
+    return folder
+
+
+def run_check(args: argparse.Namespace) -> None:
+    """Print what the dataset holds. Raises DatasetProblems with every problem."""
+    world = load_world(args.world)
+    splits, problems = read_splits(_folder(args))
+    problems += check_dataset(splits, world)
+    if problems:
+        raise DatasetProblems(problems)
+    turns = {name: [line.turn for line in lines] for name, lines in splits.items()}
+    console = Console()
+    console.print(summary_table(turns))
+    for name in splits:
+        if name == "train":
+            continue
+        close = near_duplicates(splits[name], splits["train"])
+        console.print(
+            f"{name}: {len(close)} of {len(turns[name])} utterances are near-duplicates of a "
+            f"training one (Jaccard index of character 3-grams >= {THRESHOLD}); "
+            f"{_overlap(turns[name], turns['train'], 'player_utterance'):.0%} of the character "
+            f"5-grams said and {_overlap(turns[name], turns['train'], 'response'):.0%} of those "
+            "answered occur in training"
+        )
+    console.print("no problem found")
+
+
+def _overlap(turns: Sequence[TurnLabel], others: Sequence[TurnLabel], key: str) -> float:
+    return overlap((getattr(t, key) for t in turns), (getattr(t, key) for t in others))
+
+
+def run_split(args: argparse.Namespace) -> None:
+    """Write `train/` and `validation/` anew, a file for each NPC."""
+    folder = _folder(args)
+    splits, problems = read_splits(folder)
+    if problems:
+        raise DatasetProblems(problems)
+    lines = [line for name in SPLITS[:2] for line in splits.get(name, ())]
+    chosen = choose_validation(lines, args.validation)
+    files: dict[Path, list[TurnLabel]] = defaultdict(list)
+    for line in sorted(lines, key=lambda line: (line.turn.conversation, line.turn.turn)):
+        split = "validation" if line.turn.split_group in chosen else "train"
+        files[folder / split / f"{line.turn.npc_id}.jsonl"].append(line.turn)
+    for path, turns in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.tmp")
+        beside.write_bytes(b"".join(msgspec.json.encode(turn) + b"\n" for turn in turns))
+        beside.replace(path)
+    for path in {line.path for line in lines} - files.keys():
+        path.unlink()
+    for name in SPLITS[:2]:
+        count = sum(len(turns) for path, turns in files.items() if path.parent.name == name)
+        print(f"{folder / name}: {count} turns")
+
+
+def run_baselines(args: argparse.Namespace) -> None:
+    """Print the table of docs/data-card.md."""
+    world = load_world(args.world)
+    turns = read_dataset(_folder(args))
+    if missing := [name for name in SPLITS if name not in turns]:
+        raise DatasetError(f"{_folder(args)}: no {missing[0]}/, which the table needs")
+    table = Table(title="test split", title_justify="left")
+    for column in (
+        "predictor",
+        "flag macro-F1",
+        "after the world's rules",
+        "pairs right",
+        "after the rules",
+        "delta MAE",
+        "right signs",
+        "falling",
+        "rising",
+        "F1 a flag",
+    ):
+        table.add_column(column, overflow="fold")
+    for result in score_baselines(turns, world):
+        figures = (
+            result.scores.flag_macro_f1,
+            result.ruled.flag_macro_f1,
+            result.pairs_right,
+            result.pairs_right_ruled,
+            result.scores.delta_mae,
+            result.scores.sign_accuracy,
+            result.scores.sign_accuracy_falling,
+            result.scores.sign_accuracy_rising,
+        )
+        f1 = ", ".join(f"{flag} {value:.2f}" for flag, value in result.scores.flag_f1.items())
+        table.add_row(result.name, *("-" if v is None else f"{v:.3f}" for v in figures), f1)
+    Console().print(table)
