@@ -22,7 +22,7 @@ HEADS = "heads.onnx"
 HEADS_RECORD = "heads.json"
 FALLBACK_MODEL = "fallback.gguf"
 
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(min_length=64, max_length=64)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 

@@ -1,27 +1,41 @@
 """The head spec: names, ranges, thresholds and calibration, as the manifest records them."""
 
+import re
 from typing import Annotated
 
 import msgspec
 
 Unit = Annotated[float, msgspec.Meta(ge=-1, le=1)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+"""Not a msgspec pattern: those crash now and then as the interpreter ends (msgspec #717)."""
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name: small letters, digits and _, a letter first")
 
 
 class DeltaSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One regression output: its name and the range that it is clamped to."""
 
-    name: Name
+    name: str
     min: Unit = -1.0
     max: Unit = 1.0
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
 
 
 class FlagSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One classification output: its name and the score from which it is raised."""
 
-    name: Name
+    name: str
     threshold: Probability = 0.5
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
 
 
 class HeadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -95,6 +95,7 @@ def check_documents(sources: Sequence[Source], folder: str) -> list[Problem]:
         _ids,
         _personas,
         _scopes,
+        _blank_texts,
         _languages,
         _stages,
         _flag_policies,
@@ -195,6 +196,19 @@ def _languages(book: Book) -> Iterator[Problem]:
             if is_text and persona.lang not in value:
                 what = f"has no {persona.lang!r} text, the language of {document.npc_id!r}"
                 yield book.problem(document, key, what, f'add "{persona.lang}": "…"')
+
+
+def _blank_texts(book: Book) -> Iterator[Problem]:
+    for document in book.documents:
+        for key, value in _values(document):
+            texts = (
+                {f"{key}.{k}": v for k, v in value.items()}
+                if isinstance(value, dict)
+                else {key: value}
+            )
+            for place, text in texts.items():
+                if isinstance(text, str) and text and not text.strip():
+                    yield book.problem(document, place, "is blank", "write it, or remove the key")
 
 
 def _values(document: BaseDocument) -> Iterator[tuple[str, Any]]:

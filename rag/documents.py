@@ -13,7 +13,8 @@ from heads.spec import Probability, Unit
 ANY = "any"
 
 Lang: TypeAlias = Literal["ko", "en"]
-Text: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\S")]
+Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
+"""Text that must be there; `rag/check.py` finds white space that only looks like it."""
 Localised: TypeAlias = str | Annotated[dict[Lang, Text], msgspec.Meta(min_length=1)]
 """Text in one language, or in several: `"text"` or `{"ko": "…", "en": "…"}`."""
 LocalisedText: TypeAlias = Text | Annotated[dict[Lang, Text], msgspec.Meta(min_length=1)]

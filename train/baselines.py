@@ -54,15 +54,20 @@ class Predictions:
 
 
 def run_baselines(splits: Splits, world: World) -> list[Baseline]:
-    """Fit on `train`, choose penalties and thresholds on `validation`, score on `test`."""
+    """Fit on `train`, choose penalties and thresholds on `validation`, score on `test`.
+
+    majority: the median delta, each flag's more frequent value. utterance: TF-IDF of character
+    n-grams, logistic regressions and ridge. utterance and state: the same with state features.
+    similarity: nearness of Universal Sentence Encoder vectors to the flag_defs' examples.
+    """
     flag_names = list(splits["train"][0].flag)
     labels = {name: _labels(turns) for name, turns in splits.items()}
     results = []
     for name, predict in (
         ("majority", _majority),
-        ("utterance (TF-IDF, logistic and ridge)", _on_words),
-        ("utterance and state (the same)", _on_words_and_state),
-        ("similarity to flag_def examples (USE)", _by_similarity),
+        ("utterance", _on_words),
+        ("utterance and state", _on_words_and_state),
+        ("similarity", _by_similarity),
     ):
         predicted = predict(splits, labels, world)
         thresholds = [
@@ -202,8 +207,10 @@ def _log_loss(scores: Array, y: Array) -> float:
 
 
 def _best_threshold(y: Array, scores: Array) -> float:
-    """The score from which on raising gives the highest F1."""
+    """The score from which on raising gives the highest F1; one half if all are alike."""
     candidates = np.unique(scores)
+    if len(candidates) == 1:
+        return 0.5
     f1 = [f1_score(y, scores >= candidate, zero_division=0) for candidate in candidates]
     return float(candidates[int(np.argmax(f1))])
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rag.world import load_world
+from train.baselines import Baseline
 from train.baselines import run_baselines as score_baselines
 from train.data_check import check_dataset
 from train.data_split import choose_validation
@@ -120,31 +121,23 @@ def run_baselines(args: argparse.Namespace) -> None:
     turns = read_dataset(_folder(args))
     if missing := [name for name in SPLITS if name not in turns]:
         raise DatasetError(f"{_folder(args)}: no {missing[0]}/, which the table needs")
-    table = Table(title="test split", title_justify="left")
-    for column in (
-        "predictor",
-        "flag macro-F1",
-        "after the world's rules",
-        "pairs right",
-        "after the rules",
-        "delta MAE",
-        "right signs",
-        "falling",
-        "rising",
-        "F1 a flag",
-    ):
-        table.add_column(column, overflow="fold")
-    for result in score_baselines(turns, world):
-        figures = (
-            result.scores.flag_macro_f1,
-            result.ruled.flag_macro_f1,
-            result.pairs_right,
-            result.pairs_right_ruled,
-            result.scores.delta_mae,
-            result.scores.sign_accuracy,
-            result.scores.sign_accuracy_falling,
-            result.scores.sign_accuracy_rising,
-        )
-        f1 = ", ".join(f"{flag} {value:.2f}" for flag, value in result.scores.flag_f1.items())
-        table.add_row(result.name, *("-" if v is None else f"{v:.3f}" for v in figures), f1)
+    results = score_baselines(turns, world)
+    table = Table("test split", *(result.name for result in results))
+    for name, measure in _MEASURES.items():
+        values = map(measure, results)
+        table.add_row(name, *("-" if value is None else f"{value:.3f}" for value in values))
+    for flag in turns["test"][0].flag:
+        table.add_row(flag, *(f"{result.scores.flag_f1[flag]:.3f}" for result in results))
     Console().print(table)
+
+
+_MEASURES: dict[str, Callable[[Baseline], float | None]] = {
+    "flag macro-F1": lambda result: result.scores.flag_macro_f1,
+    "macro-F1 under the rules": lambda result: result.ruled.flag_macro_f1,
+    "pairs right": lambda result: result.pairs_right,
+    "pairs right under the rules": lambda result: result.pairs_right_ruled,
+    "delta MAE": lambda result: result.scores.delta_mae,
+    "right signs": lambda result: result.scores.sign_accuracy,
+    "... falling": lambda result: result.scores.sign_accuracy_falling,
+    "... rising": lambda result: result.scores.sign_accuracy_rising,
+}

@@ -87,8 +87,12 @@ WAYS: dict[str, tuple[Callable[[Documents], None], str, str, str, str]] = {
         *("desc.completed", "content", "fr", "docs/world.md"),
     ),
     "an empty text": (
-        change("desc.completed", content=" "),
-        *("desc.completed", "content", "is empty", "docs/world.md"),
+        change("desc.completed", content=""),
+        *("desc.completed", "content", "length >= 1", "docs/world.md"),
+    ),
+    "a blank text": (
+        change("desc.completed", content={"ko": " "}),
+        *("desc.completed", "content.ko", "is blank", "write it"),
     ),
     "an id used twice": (
         change("turn.2", id="nari.turn.1"),
