@@ -29,7 +29,7 @@ from export.trim_vocab import trim
 from runtime.context_config import ContextConfig
 from runtime.llama_backend import Chunk, LlamaContext, LlamaModel
 
-DATA = Path("worlds/mulmaru/data")
+DATA = Path("worlds/mulmaru/data/validation")
 PREFILL_TOKENS, DECODE_TOKENS = 256, 48
 FULL, TRIMMED, DEFAULT = "full", "trimmed", "trimmed, Q8_0"
 MAX_NLL_RATIO, MAX_BYTE_SHARE = 1.03, 0.01

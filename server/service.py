@@ -1,12 +1,15 @@
 """Loads what a server needs: bundle, world, heads, model, engine; and lets go of it again."""
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from heads.bundle import REBUILD, Bundle, BundleError, load_bundle
 from heads.session import HeadsSession
-from rag.world import World, load_world
+from rag.check import check_names
+from rag.loader import Source
+from rag.world import World, read_world
 from runtime import prompt
 from runtime.encoder import PromptEncoder
 from runtime.engine import Engine
@@ -14,6 +17,8 @@ from runtime.errors import ModelError
 from runtime.llama_backend import LlamaContext, LlamaModel
 from server.pipeline import Dialogue
 from server.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +43,12 @@ def open_service(
     Raises BundleError, ModelError or WorldError, each with its remedy.
     """
     say(f"world {settings.world}")
-    world = load_world(settings.world)
+    sources = read_world(settings.world)
+    world = World(source.document for source in sources)
     say(f"bundle {settings.bundle}")
     bundle = load_bundle(settings.bundle, verify_hashes=settings.verify_hashes)
     check_format(bundle)
+    warn_of_names(sources, bundle)
     heads = HeadsSession(bundle.heads, bundle.manifest.heads, bundle.manifest.n_embd)
     model = LlamaModel(bundle.model)
     try:
@@ -67,6 +74,14 @@ def open_service(
             context.close()
     finally:
         model.close()
+
+
+def warn_of_names(sources: Sequence[Source], bundle: Bundle) -> None:
+    """Log flags and deltas of the world that the bundle's heads never predict."""
+    heads = bundle.manifest.heads
+    names = [[head.name for head in part] for part in (heads.flags, heads.delta)]
+    for problem in check_names(sources, *names):
+        logger.warning("%s", problem)
 
 
 def check_format(bundle: Bundle) -> None:

@@ -27,8 +27,8 @@ from train.dataset import TurnLabel, conversations, read_turns
 from train.states import decision_words, make_turn
 
 WORLD = Path("worlds/mulmaru")
-NUM_CONVERSATIONS = 4
-"""For each NPC, of at least three turns: together over 100 flag decisions."""
+NUM_CONVERSATIONS = 2
+"""For each NPC, of at least three turns: together over 300 flag decisions."""
 
 
 def write_prompts(
@@ -50,7 +50,7 @@ def read_conversations(encoder: PromptEncoder) -> list[list[list[int]]]:
     """Prompts of some conversations with each NPC, by conversation."""
     world = load_world(WORLD)
     chosen: list[list[list[int]]] = []
-    for path in sorted((WORLD / "data").glob("*.jsonl")):
+    for path in sorted((WORLD / "data" / "validation").glob("*.jsonl")):
         long = (turns[:3] for turns in conversations(read_turns([path])).values() if len(turns) > 2)
         chosen += [
             write_prompts(turns, world, encoder) for turns in islice(long, NUM_CONVERSATIONS)
