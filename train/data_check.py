@@ -21,8 +21,8 @@ MAX_NEAR_DUPLICATES = 0.05
 """Share of a held-out split whose utterances may be close to one of training: greetings are."""
 
 _ROUNDING = 0.011
-_NOT_SPOKEN = re.compile(r"<[A-Z_]+>|\*|^[\"'“”‘(\[]|[\U0001F300-\U0001FAFF]")
-"""Special tokens, stage directions, quotation marks around the line, emoji."""
+_NOT_SPOKEN = re.compile(r"<[A-Z_]+>|\*|^[(\[]|^[\"“].*[\"”]$|^['‘].*['’]$|[\U0001F300-\U0001FAFF]")
+"""Special tokens, stage directions, quotation marks around the whole line, emoji."""
 
 
 def check_dataset(splits: Mapping[str, Sequence[Line]], world: World) -> list[Problem]:

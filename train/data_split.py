@@ -15,7 +15,7 @@ def choose_validation(lines: Sequence[Line], share: float, seed: int = 0) -> set
     """The split groups of a validation part of about `share` of `lines`.
 
     Groups with near-duplicate utterances go together. Of many random choices the one is taken
-    whose counts of NPCs, languages and flags come closest to `share` of all.
+    whose counts of flags, and of NPCs by language, come closest to `share` of all.
     """
     clusters = _clusters(lines)
     by_group: dict[str, list[Line]] = defaultdict(list)
@@ -44,7 +44,7 @@ def choose_validation(lines: Sequence[Line], share: float, seed: int = 0) -> set
 def _strata(line: Line) -> Counter[str]:
     turn = line.turn
     flags = {f"flag {name}": value for name, value in turn.flag.items() if value}
-    return Counter({"turns": 1, f"npc {turn.npc_id}": 1, f"lang {turn.lang}": 1, **flags})
+    return Counter({"turns": 1, f"npc {turn.npc_id} {turn.lang}": 1, **flags})
 
 
 def _clusters(lines: Sequence[Line]) -> list[list[str]]:

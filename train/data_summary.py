@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from train.dataset import TurnLabel
@@ -63,18 +64,20 @@ def summary_table(splits: Mapping[str, Sequence[TurnLabel]]) -> Table:
     columns = dict(splits)
     if len(splits) > 1:
         columns["all"] = [turn for turns in splits.values() for turn in turns]
-    table = Table("", *columns)
+    table = Table("", *columns, box=SIMPLE_HEAD)
     for name, measure in _MEASURES.items():
         table.add_row(name, *(measure(turns) for turns in columns.values()))
     table.add_section()
     for npc in sorted({turn.npc_id for turns in splits.values() for turn in turns}):
-        table.add_row(f"turns of {npc}", *(_turns_of(npc, turns) for turns in columns.values()))
+        table.add_row(npc, *(_turns_of(npc, turns) for turns in columns.values()))
     table.add_section()
     pairs = {name: find_pairs(turns) for name, turns in columns.items()}
     for flag in splits["train"][0].flag:
         cells = (_flag_cell(flag, turns, pairs[name]) for name, turns in columns.items())
         table.add_row(flag, *cells)
-    table.caption = "of a flag: raised (share) / pairs that differ in it / times withheld"
+    table.caption = (
+        "NPCs: turns (Korean). Flags: raised (share), pairs that differ in it, withheld."
+    )
     return table
 
 
@@ -94,7 +97,7 @@ def _share(is_one: Callable[[TurnLabel], bool]) -> Callable[[Sequence[TurnLabel]
 _MEASURES: dict[str, Callable[[Sequence[TurnLabel]], str]] = {
     "turns": lambda turns: f"{len(turns):,}",
     "conversations": lambda turns: str(len({turn.conversation for turn in turns})),
-    f"... of {LONG} turns or more": _long_conversations,
+    f"of {LONG} turns or more": _long_conversations,
     "split groups": lambda turns: str(len({turn.split_group for turn in turns})),
     "Korean": _share(lambda turn: turn.lang == "ko"),
     "distinct utterances": _count_utterances,
@@ -102,19 +105,19 @@ _MEASURES: dict[str, Callable[[Sequence[TurnLabel]], str]] = {
     "distinct-2, responses": lambda turns: f"{distinct_2(t.response for t in turns):.2f}",
     "trust falls by 0.3 or more": _share(lambda turn: turn.delta.get("trust", 0) <= -0.3),
     "trust rises by 0.3 or more": _share(lambda turn: turn.delta.get("trust", 0) >= 0.3),
-    "turns with something withheld": lambda turns: str(sum(bool(t.withheld) for t in turns)),
-    "pairs: same words, other flags": lambda turns: str(len(find_pairs(turns))),
+    "turns that withhold": lambda turns: str(sum(bool(t.withheld) for t in turns)),
+    "same words, other flags": lambda turns: str(len(find_pairs(turns))),
 }
 
 
 def _turns_of(npc: str, turns: Sequence[TurnLabel]) -> str:
     own = [turn for turn in turns if turn.npc_id == npc]
     korean = sum(turn.lang == "ko" for turn in own) / max(1, len(own))
-    return f"{len(own)} ({korean:.0%} Korean)"
+    return f"{len(own)} ({korean:.0%} ko)"
 
 
 def _flag_cell(flag: str, turns: Sequence[TurnLabel], pairs: Sequence[Pair]) -> str:
     raised = sum(turn.flag[flag] for turn in turns)
     num_pairs = sum(flag in pair.flags for pair in pairs)
     withheld = sum(flag in turn.withheld for turn in turns)
-    return f"{raised} ({raised / len(turns):.1%}) / {num_pairs} / {withheld}"
+    return f"{raised} ({raised / len(turns):.1%}), {num_pairs}, {withheld}"
