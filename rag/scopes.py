@@ -35,6 +35,11 @@ class ScopeTable(Generic[D]):
                 return found
         return []
 
+    def find_all(self, scene: Scene) -> list[D]:
+        """The documents of every scope that `scene` falls into, most specific first."""
+        scopes = dict.fromkeys(fallback_scopes(scene.npc_id, scene.quest_stage, scene.location))
+        return [document for scope in scopes for document in self._by_scope.get(scope, ())]
+
     def first(self, scene: Scene) -> D | None:
         """The first of `find`, if any."""
         return next(iter(self.find(scene)), None)

@@ -5,7 +5,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rag.check import check_documents
-from rag.documents import Description, Document, Fallback, FlagDef, NpcPersona, TriggerDef
+from rag.documents import (
+    Description,
+    Document,
+    Fallback,
+    FlagDef,
+    ForbiddenTriggerList,
+    NpcPersona,
+    TriggerDef,
+    TriggerMeta,
+)
 from rag.loader import Source, WorldError, read_documents
 from rag.scopes import Scene, ScopeTable
 
@@ -19,6 +28,10 @@ class World:
         self._descriptions = ScopeTable(d for d in self.documents if isinstance(d, Description))
         self._trigger_defs = ScopeTable(d for d in self.documents if isinstance(d, TriggerDef))
         self._fallbacks = ScopeTable(d for d in self.documents if isinstance(d, Fallback))
+        self._forbidden = ScopeTable(
+            d for d in self.documents if isinstance(d, ForbiddenTriggerList)
+        )
+        self._metas = {d.trigger: d for d in self.documents if isinstance(d, TriggerMeta)}
         flags: dict[str, list[FlagDef]] = defaultdict(list)
         for document in self.documents:
             if isinstance(document, FlagDef):
@@ -41,6 +54,10 @@ class World:
     def fallback(self, scene: Scene) -> Fallback | None:
         """How the NPC answers at `scene` when the main path is closed."""
         return self._fallbacks.first(scene)
+
+    def forbidden(self, scene: Scene) -> list[tuple[ForbiddenTriggerList, TriggerMeta | None]]:
+        """Every list of what must not be said at `scene`, and what happens when it is."""
+        return [(d, self._metas.get(d.id)) for d in self._forbidden.find_all(scene)]
 
     def flag_defs(self, scene: Scene, flag_name: str) -> list[FlagDef]:
         """What `flag_name` may mean at `scene`: alternatives, the first that holds applies."""

@@ -1,4 +1,4 @@
-"""The dialogue pipeline: read the turn, build the prompt, run the engine, decide, clean."""
+"""The dialogue pipeline: read the turn, mind the gate, prompt, run the engine, decide, clean."""
 
 import logging
 import time
@@ -10,22 +10,25 @@ from typing import Literal, TypeAlias
 from msgspec import UNSET
 
 from heads.session import HeadsSession
+from rag.prompting import npc_for_prompt
 from rag.world import World
 from runtime.encoder import PromptEncoder
 from runtime.engine import Engine
 from runtime.errors import EngineStopped, Overloaded, PromptTooLong
-from runtime.prompt import decision_segments
+from runtime.prompt import decision_segments, fallback_prompt
 from runtime.sequence import (
     MAX_DECISION_TOKENS,
     Done,
     FinishReason,
+    OnState,
     Request,
     State,
     Token,
     Vector,
 )
 from server.decide import Decision, decide, no_change
-from server.fallback import AuthoredLine, Reason, authored_line
+from server.fallback import AuthoredLines, Bearing, Reason, bearing, situation
+from server.gate import Closed, check_gate
 from server.reply import ReplyCleaner
 from server.schemas import (
     Answer,
@@ -51,12 +54,21 @@ class Progress:
     """What one turn has come to so far."""
 
     turn: AskedTurn
+    closed: Closed | None
     cleaner: ReplyCleaner = field(default_factory=ReplyCleaner)
     decision: Decision | None = None
+    is_state_sent: bool = False
     done: Done | None = None
-    reason: Reason | None = None
+    fault: Reason | None = None
     num_dropped: int = 0
-    line: AuthoredLine | None = None
+    line: str | None = None
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why this is a fallback; None on the main path."""
+        if self.closed:
+            return self.closed.reason
+        return self.fault if self.decision is None else None
 
     @property
     def is_cut(self) -> bool:
@@ -76,19 +88,20 @@ class Dialogue:
     prompt_tokens: int = 2_048
     deadline_s: float = 60.0
     on_overload: Literal["fallback", "reject"] = "fallback"
+    fallback: Literal["model", "authored"] = "model"
+    lines: AuthoredLines = field(default_factory=AuthoredLines)
 
     def read(self, ask: AskRequest) -> AskedTurn:
         """Check a request before anything is sent. Raises RequestError."""
         return read_turn(ask, self.world)
 
     async def answer(self, ask: AskRequest, turn: AskedTurn) -> AsyncGenerator[PipelineEvent]:
-        """StateEvent, TokenEvents, Answer; the token texts add up to the answer's text.
+        """One StateEvent, TokenEvents, the Answer; the token texts add up to the answer's text.
 
-        A fallback has no StateEvent of its own: its state comes with the Answer. Raises
-        Overloaded or EngineStopped, before anything else, if the settings say so; every other
-        failure ends in an authored line.
+        Raises Overloaded or EngineStopped, before anything else, if the settings say so; every
+        other failure ends in an authored line.
         """
-        progress = Progress(turn)
+        progress = Progress(turn, check_gate(turn, ask.precheck_passed, self.world))
         try:
             async with aclosing(self._run(ask, progress)) as events:
                 async for event in events:
@@ -97,18 +110,40 @@ class Dialogue:
             if self.on_overload == "reject" and progress.decision is None:
                 raise
             is_full = isinstance(error, Overloaded)
-            progress.reason = Reason.OVERLOADED if is_full else Reason.ENGINE_ERROR
+            progress.fault = Reason.OVERLOADED if is_full else Reason.ENGINE_ERROR
         except PromptTooLong as error:
             logger.warning("turn %s: %s", turn.turn_id, error)
-            progress.reason = Reason.PROMPT_TOO_LONG
+            progress.fault = Reason.PROMPT_TOO_LONG
         except Exception:  # the game must go on: an authored line stands in for any fault
-            logger.exception("turn %s: the main path failed", turn.turn_id)
-            progress.reason = Reason.ENGINE_ERROR
-        if rest := self._finish(progress):
+            logger.exception("turn %s: the model failed", turn.turn_id)
+            progress.fault = Reason.ENGINE_ERROR
+        rest = self._finish(progress)
+        if not progress.is_state_sent:
+            yield self._state_event(progress)
+        if rest:
             yield TokenEvent(rest)
         yield self._answer(progress)
 
     async def _run(self, ask: AskRequest, progress: Progress) -> AsyncGenerator[PipelineEvent]:
+        if progress.closed:
+            progress.decision = progress.closed.decision(self.heads.spec)
+            yield self._state_event(progress)
+            if self.fallback == "authored":
+                return
+            request = self._fallback_request(ask, progress)
+        else:
+            request = self._main_request(ask, progress)
+        async with aclosing(self.engine.stream(request)) as events:
+            async for event in events:
+                if isinstance(event, State):
+                    yield self._state_event(progress)
+                elif isinstance(event, Token):
+                    if text := progress.cleaner.push(event.text):
+                        yield TokenEvent(text)
+                elif isinstance(event, Done):
+                    progress.done = event
+
+    def _main_request(self, ask: AskRequest, progress: Progress) -> Request:
         turn = progress.turn
         prompt = build_prompt(turn, self.world, self.encoder, self.prompt_tokens)
         progress.num_dropped = prompt.num_dropped
@@ -119,21 +154,25 @@ class Dialogue:
             progress.decision = decision  # from here on it stands
             return tokens
 
-        request = Request(
-            prompt.tokens,
-            ask.gen_params.sampling(LINE_END),
-            on_state,
-            deadline=time.monotonic() + self.deadline_s,
-        )
-        async with aclosing(self.engine.stream(request)) as events:
-            async for event in events:
-                if isinstance(event, State):
-                    yield _state_event(progress)
-                elif isinstance(event, Token):
-                    if text := progress.cleaner.push(event.text):
-                        yield TokenEvent(text)
-                elif isinstance(event, Done):
-                    progress.done = event
+        return self._request(ask, prompt.tokens, on_state)
+
+    def _fallback_request(self, ask: AskRequest, progress: Progress) -> Request:
+        """The fallback prompt: nothing is decided by it, so it has no `<STATE>`."""
+        turn, closed = progress.turn, progress.closed
+        npc = npc_for_prompt(turn.persona, turn.lang)
+        meta = closed.meta if closed else None
+        moment = situation(self.world.fallback(turn.scene), meta, turn.lang)
+        tokens = self.encoder.begin(fallback_prompt(npc, moment, turn.utterance))
+        if len(tokens) > self.prompt_tokens:
+            raise PromptTooLong(
+                f"the fallback prompt takes {len(tokens)} tokens, the budget is "
+                f"{self.prompt_tokens}; raise PERSONA_PROMPT_TOKENS or shorten the text"
+            )
+        return self._request(ask, tokens, None)
+
+    def _request(self, ask: AskRequest, tokens: list[int], on_state: OnState | None) -> Request:
+        deadline = time.monotonic() + self.deadline_s
+        return Request(tokens, ask.gen_params.sampling(LINE_END), on_state, deadline=deadline)
 
     def _decide(self, vector: Vector, turn: AskedTurn) -> Decision:
         prediction = self.heads.predict(vector)
@@ -151,40 +190,46 @@ class Dialogue:
         rest = progress.cleaner.finish()
         if progress.cleaner.text:
             return rest
-        progress.reason = progress.reason or Reason.DEADLINE
-        progress.line = authored_line(self.world, progress.turn)
-        return progress.line.text
+        progress.fault = progress.fault or Reason.DEADLINE
+        document = self.world.fallback(progress.turn.scene)
+        progress.line = self.lines.choose(document, progress.turn)
+        return progress.line
+
+    def _state_event(self, progress: Progress) -> StateEvent:
+        progress.is_state_sent = True
+        decision = progress.decision or no_change(self.heads.spec)
+        turn_id = progress.turn.turn_id
+        return StateEvent(turn_id, decision.delta, decision.flags, decision.details)
 
     def _answer(self, progress: Progress) -> Answer:
-        turn, line = progress.turn, progress.line
-        is_valid = progress.decision is not None
+        turn, closed, is_authored = progress.turn, progress.closed, progress.line is not None
         decision = progress.decision or no_change(self.heads.spec)
-        meta = AnswerMeta(
+        shown = Bearing()
+        if progress.reason or is_authored:
+            document, meta = self.world.fallback(turn.scene), closed.meta if closed else None
+            shown = bearing(document, meta, turn.lang)
+        answer_meta = AnswerMeta(
             npc_id=turn.persona.npc_id,
             session_id=turn.session_id,
             turn_id=turn.turn_id,
-            valid=is_valid,
-            path="main" if is_valid else "fallback",
-            reason=None if is_valid else progress.reason,
-            text_source="authored" if line else "model",
+            valid=progress.reason is None,
+            path="fallback" if progress.reason else "main",
+            reason=progress.reason,
+            text_source="authored" if is_authored else "model",
             history="rebuilt" if turn.history else "fresh",
             flags_detail=decision.details,
             usage=_usage(progress.done),
             timings_ms=_timings(progress.done),
             bundle=self.bundle_id,
-            truncated=(line is None and progress.is_cut) or UNSET,
+            truncated=(not is_authored and progress.is_cut) or UNSET,
             dropped_turns=progress.num_dropped or UNSET,
-            npc_action=(line.npc_action if line else "") or UNSET,
-            npc_emotion=(line.npc_emotion if line else "") or UNSET,
+            trigger=(closed.trigger if closed else None) or UNSET,
+            unmet=(closed.unmet if closed else []) or UNSET,
+            npc_action=shown.npc_action or UNSET,
+            npc_emotion=shown.npc_emotion or UNSET,
         )
-        text = line.text if line else progress.cleaner.text
-        return Answer(text, decision.delta, decision.flags, meta)
-
-
-def _state_event(progress: Progress) -> StateEvent:
-    decision = progress.decision
-    assert decision is not None, "the engine reports a state after on_state has decided"
-    return StateEvent(progress.turn.turn_id, decision.delta, decision.flags, decision.details)
+        text = progress.line if progress.line is not None else progress.cleaner.text
+        return Answer(text, decision.delta, decision.flags, answer_meta)
 
 
 def _usage(done: Done | None) -> UsageMeta:

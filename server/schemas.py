@@ -152,6 +152,10 @@ class AnswerMeta(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the line was cut at its token limit or deadline."""
     dropped_turns: int | msgspec.UnsetType = msgspec.UNSET
     """Turns of the history, the oldest, that did not fit the prompt budget."""
+    trigger: str | msgspec.UnsetType = msgspec.UNSET
+    """Id of the forbidden_trigger_list that fired."""
+    unmet: list[Unmet] | msgspec.UnsetType = msgspec.UNSET
+    """The conditions that closed the main path."""
     npc_action: str | msgspec.UnsetType = msgspec.UNSET
     npc_emotion: str | msgspec.UnsetType = msgspec.UNSET
 

@@ -68,6 +68,7 @@ def open_service(
                     prompt_tokens=min(settings.prompt_tokens, settings.n_ctx // 2),
                     deadline_s=settings.deadline_ms / 1e3,
                     on_overload=settings.on_overload,
+                    fallback=settings.fallback,
                 )
                 yield Service(settings, bundle, world, engine, encoder, heads, dialogue)
         finally:

@@ -40,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     max_waiting: Count = 64
     """Requests that may wait; one more is an overload."""
     on_overload: Literal["fallback", "reject"] = "fallback"
+    fallback: Literal["model", "authored"] = "model"
+    """Who speaks where the main path is closed: the model, or the world's authored lines."""
     prompt_tokens: Annotated[int, msgspec.Meta(ge=256)] = 2_048
     """Budget of a prompt: older turns of the history are dropped to fit it."""
     deadline_ms: Count = 60_000

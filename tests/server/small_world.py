@@ -52,6 +52,14 @@ DOCUMENTS: list[dict[str, Any]] = [
         for flag, value in (("give_item", "pearl"), ("npc_main_story", None))
     ),
     {
+        "id": "mina-over",
+        "type": "flag_def",
+        "npc_id": "mina",
+        "quest_stage": "started",
+        "flag_name": "quest_stage_change",
+        "value": "over",
+    },
+    {
         "id": "rook",
         "type": "npc_persona",
         "npc_id": "rook",

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from server.cli import main
-from tests.rag.worlds import PERSONA, write_json
+from tests.rag.worlds import FALLBACK, PERSONA, write_json
 from tests.server.serving import ask_body, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -168,11 +168,11 @@ def test_the_doctor_accepts_the_default_bundle(
 def test_a_good_world_is_counted(persona: Command, small_world: Path) -> None:
     ran = persona("world", "check", str(small_world))
     assert ran.code == 0
-    assert "6 documents, 2 NPCs, no problem found" in ran.out
+    assert "8 documents, 2 NPCs, no problem found" in ran.out
 
 
 def test_every_problem_of_a_world_is_told(persona: Command, tmp_path: Path) -> None:
-    write_json(tmp_path, "mina.json", [PERSONA, {**PERSONA, "id": "other"}])
+    write_json(tmp_path, "mina.json", [PERSONA, {**PERSONA, "id": "other"}, FALLBACK])
     (tmp_path / "bad.json").write_text("{")
     ran = persona("world", "check", str(tmp_path))
     assert ran.code == 1

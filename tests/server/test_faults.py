@@ -1,6 +1,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from rag.documents import NpcPersona
+from rag.world import World
 from runtime.errors import DecodeError
 from runtime.sequence import Done, Event, FinishReason, State, Token
 from server.service import Service
@@ -28,6 +31,7 @@ from tests.server.serving import (
 )
 from tests.server.small_world import LINES
 
+ROOK = NpcPersona(id="rook", npc_id="rook", name="Rook", persona="A ferryman", style="Terse")
 NO_CHANGE = {"trust": 0.0, "relationship": 0.0}
 
 
@@ -122,20 +126,24 @@ def test_a_deadline_before_the_state_is_an_authored_line(tiny_service: Service) 
     assert is_idle(tiny_service.engine)
 
 
-def test_the_same_words_get_the_same_authored_line(tiny_service: Service) -> None:
+def test_no_session_hears_the_same_authored_line_twice_in_a_row(tiny_service: Service) -> None:
     with client_of(altered(tiny_service, deadline_s=0.0)) as client:
 
-        def line(text: str) -> str:
-            answer: dict[str, str] = client.post("/ask", json=ask_body(text)).json()
+        def line(text: str, session: str = "one") -> str:
+            answer: dict[str, str] = client.post(
+                "/ask", json=ask_body(text, session_id=session)
+            ).json()
             return answer["text"]
 
-        assert line("hello") == line("hello")
+        said = [line("hello") for _ in range(6)]
+        assert all(one != other for one, other in pairwise(said))
         assert {line(f"hello {number}") for number in range(12)} == set(LINES["en"])
         assert line("안녕") in LINES["ko"]
 
 
-def test_an_npc_without_authored_lines_is_still_not_silent(tiny_service: Service) -> None:
-    with client_of(altered(tiny_service, deadline_s=0.0)) as client:
+def test_where_no_line_is_authored_an_npc_is_still_not_silent(tiny_service: Service) -> None:
+    mute = World([ROOK])
+    with client_of(altered(tiny_service, deadline_s=0.0, world=mute)) as client:
         answer = client.post("/ask", json=ask_body(npc_id="rook")).json()
     assert answer["text"] == "…"
     assert "npc_action" not in answer["meta"]

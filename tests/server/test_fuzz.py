@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runtime.prompt import Special
+from server.gate import check_gate
 from server.pipeline import Dialogue, PipelineEvent, Progress
 from server.schemas import AskRequest
 from server.service import Service
@@ -69,7 +70,7 @@ class PolicyOnly(Dialogue):
         """The prompt is built, the sampling checked, the answer authored."""
         build_prompt(turn, self.world, self.encoder, 10**6)
         ask.gen_params.sampling("\n")
-        progress = Progress(turn)
+        progress = Progress(turn, check_gate(turn, ask.precheck_passed, self.world))
         self._finish(progress)
         yield self._answer(progress)
 

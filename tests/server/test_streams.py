@@ -78,9 +78,10 @@ def test_a_bad_request_is_a_problem_before_the_stream_begins(client: httpx.Clien
 def test_a_fallback_streams_its_line_and_says_so_in_done(tiny_service: Service) -> None:
     with client_of(altered(tiny_service, deadline_s=0.0)) as client:
         events = stream(client)
-    assert [event.name for event in events] == ["token", "done"]
-    done = events[1].data
-    assert done["text"] == events[0].data["text"]
+    assert [event.name for event in events] == ["state", "token", "done"]
+    state, token, done = (event.data for event in events)
+    assert done["text"] == token["text"]
+    assert (state["delta"], state["flags"]) == (done["delta"], done["flags"])
     assert (done["meta"]["valid"], done["meta"]["path"]) == (False, "fallback")
 
 

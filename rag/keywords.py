@@ -1,0 +1,125 @@
+"""Finds forbidden words however they are dressed up, without seeing them where they are not.
+
+Texts are compared letter by letter, Hangul taken apart into jamo, so that "ㅅㅣㅂㅏㄹ" and "시발"
+are one; what is no letter is left out, and digits and Latin letters between Hangul are tried both
+as the jamo that they look like and as nothing. A Hangul word may begin inside another (prefixes are
+many), but only with a syllable; a Latin one must be a word. Over white space a word is found only
+where whole short pieces were pulled apart: "시 발" is the word, "다시 발견" is not.
+"""
+
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from typing import TypeAlias
+
+Looks: TypeAlias = dict[int, str] | dict[int, int]
+"""What letters are read as; a table of str.translate."""
+
+_LEADS = "ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ"
+_VOWELS = "ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ"
+_TAILS = ["", *"ㄱㄲㄳㄴㄵㄶㄷㄹㄺㄻㄼㄽㄾㄿㅀㅁㅂㅄㅅㅆㅇㅈㅊㅋㅌㅍㅎ"]
+_FIRST_SYLLABLE, _LAST_SYLLABLE = ord("가"), ord("힣")
+_CONJOINING: dict[str, str] = {
+    chr(first + number): jamo
+    for first, jamos in ((0x1100, _LEADS), (0x1161, _VOWELS), (0x11A7, _TAILS))
+    for number, jamo in enumerate(jamos)
+    if jamo
+}
+"""What NFKC makes of single jamo."""
+_JAMO_LOOKS: Looks = str.maketrans(
+    {"1": "ㅣ", "l": "ㅣ", "i": "ㅣ", "|": "ㅣ", "0": "ㅇ", "o": "ㅇ", "7": "ㄱ"}
+)
+_LATIN_LOOKS: Looks = str.maketrans("013457@$|", "oieastasl")
+_NO_LOOKS: Looks = {}
+_LONGEST_PIECE = 2
+"""Letters or syllables of a piece that counts as pulled apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A letter or jamo, the word it stands in, and whether it begins and ends its character."""
+
+    value: str
+    word: int
+    is_first: bool
+    is_last: bool
+
+
+def find_keyword(text: str, keywords: Iterable[str]) -> str | None:
+    """The first of `keywords` that `text` holds, plain or disguised; None if it holds none."""
+    readings = _readings(unicodedata.normalize("NFKC", text).casefold())
+    for keyword in keywords:
+        plain = unicodedata.normalize("NFKC", keyword).casefold()
+        wanted = _skeleton(plain)
+        kind = "hangul" if any(map(_is_hangul, plain)) else "latin"
+        if wanted and any(_holds(letters, plain, wanted) for letters in readings[kind]):
+            return keyword
+    return None
+
+
+def _readings(text: str) -> dict[str, list[list[_Letter]]]:
+    """The letters of `text` as Hangul (look-alikes as jamo, or left out) and as Latin."""
+    return {
+        "hangul": [_letters(text, _JAMO_LOOKS, _is_hangul), _letters(text, _NO_LOOKS, _is_hangul)],
+        "latin": [_letters(text, _LATIN_LOOKS, str.isalpha)],
+    }
+
+
+def _letters(text: str, looks: Looks, is_kept: Callable[[str], bool]) -> list[_Letter]:
+    letters: list[_Letter] = []
+    for number, word in enumerate(text.split()):
+        for char in word.translate(looks):
+            if is_kept(char):
+                parts = _jamo(char)
+                last = len(parts) - 1
+                letters += [_Letter(p, number, i == 0, i == last) for i, p in enumerate(parts)]
+    return letters
+
+
+@lru_cache(maxsize=10_000)
+def _skeleton(text: str) -> str:
+    return "".join(_jamo(char) for char in text if char.isalpha() or char.isdigit())
+
+
+def _jamo(char: str) -> str:
+    """A Hangul syllable or conjoining jamo as compatibility jamo; others as they are."""
+    if char in _CONJOINING:
+        return _CONJOINING[char]
+    code = ord(char)
+    if not _FIRST_SYLLABLE <= code <= _LAST_SYLLABLE:
+        return char
+    lead, rest = divmod(code - _FIRST_SYLLABLE, len(_VOWELS) * len(_TAILS))
+    vowel, tail = divmod(rest, len(_TAILS))
+    return "".join((_LEADS[lead], _VOWELS[vowel], _TAILS[tail]))
+
+
+def _is_hangul(char: str) -> bool:
+    return char in _CONJOINING or "ㄱ" <= char <= "ㅣ" or "가" <= char <= "힣"
+
+
+def _holds(letters: list[_Letter], keyword: str, wanted: str) -> bool:
+    line = "".join(letter.value for letter in letters)
+    start = line.find(wanted)
+    while start >= 0:
+        if _is_found(letters, start, start + len(wanted), keyword):
+            return True
+        start = line.find(wanted, start + 1)
+    return False
+
+
+def _is_found(letters: list[_Letter], start: int, end: int, keyword: str) -> bool:
+    """Whether the match `letters[start:end]` is the keyword and not a chance of neighbours."""
+    match = letters[start:end]
+    if not (match[0].is_first and match[-1].is_last):
+        return False
+    begins_word = start == 0 or letters[start - 1].word != match[0].word
+    ends_word = end == len(letters) or letters[end].word != match[-1].word
+    if not _is_hangul(keyword[0]):
+        return begins_word and ends_word
+    if len(keyword.split()) > 1:
+        return begins_word
+    pieces = [[*group] for _, group in groupby(match, key=lambda letter: letter.word)]
+    sizes = [sum(letter.is_first for letter in piece) for piece in pieces]
+    return len(pieces) == 1 or (begins_word and ends_word and max(sizes) <= _LONGEST_PIECE)

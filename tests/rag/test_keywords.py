@@ -1,0 +1,66 @@
+import pytest
+
+from rag.keywords import find_keyword
+
+KEYWORDS = ["시발", "죽여 버", "멍청이", "ㅅㅂ", "burn your shop", "scum", "idiot"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("야 이 시발 놈아", "시발"),
+        ("개시발", "시발"),
+        ("시 발", "시발"),
+        ("시.발!!", "시발"),
+        ("시-_-발", "시발"),
+        ("시1발", "시발"),
+        ("시x발", "시발"),
+        ("ㅅㅣㅂㅏㄹ", "시발"),
+        ("ㅅ ㅣ ㅂ ㅏ ㄹ", "시발"),
+        ("ㅅ1ㅂㅏㄹ", "시발"),
+        ("ㅅl발", "시발"),
+        ("ｼ 시\u200b발", "시발"),
+        ("멍 청 이", "멍청이"),
+        ("이 멍청이야", "멍청이"),
+        ("확 죽여버린다", "죽여 버"),
+        ("확 죽여 버릴까", "죽여 버"),
+        ("아 ㅅㅂ 진짜", "ㅅㅂ"),
+        ("You SCUM.", "scum"),
+        ("you $cum", "scum"),
+        ("s c u m", "scum"),
+        ("1d10t", "idiot"),
+        ("I'll burn   your shop!", "burn your shop"),
+    ],
+)
+def test_a_word_is_found_however_it_is_dressed_up(text: str, found: str) -> None:
+    assert find_keyword(text, KEYWORDS) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "다시 발견했어요",
+        "몹시 발이 아파요",
+        "그 시 발표했어요?",
+        "시 한 편 발표하자",
+        "시바견이 귀여워요",
+        "죽여주는 맛이네",
+        "사람을 죽여 놓고",
+        "scumble the paint",
+        "an idiotic plan",
+        "don't burn your shoes",
+        "shop burns",
+        "ㅅ ㅁ ㅂ",
+    ],
+)
+def test_chance_neighbours_are_not_the_word(text: str) -> None:
+    assert find_keyword(text, KEYWORDS) is None
+
+
+def test_the_first_keyword_of_the_list_is_told() -> None:
+    assert find_keyword("you idiot, you scum", ["scum", "idiot"]) == "scum"
+
+
+def test_a_keyword_without_letters_never_fires() -> None:
+    assert find_keyword("!!!", ["!!!", ""]) is None
