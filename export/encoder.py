@@ -104,9 +104,10 @@ def export_encoder(options: EncoderOptions, reporter: Reporter) -> EncoderRecord
     """
     target = options.out.absolute()
     folder_swap.refuse_foreign(target, _OWN)
+    with _quiet():
+        source = _read_source(options.model)
     lock = folder_swap.locked(target, lambda: reporter.say("waiting for another export"))
     with _quiet(), lock, folder_swap.replaced(target) as folder:
-        source = _read_source(options.model)
         reporter.stage("exporting the graph")
         dim = _write_graph(source, folder, options.quantisation, reporter)
         _write_tokenizer(source, folder / TOKENIZER)
@@ -253,7 +254,7 @@ def _quantise(path: Path, model: onnx.ModelProto, target: Quantisation, config: 
     """Dynamic int8 of the weights; the new file.
 
     Products of two activations stay in floats, as onnxruntime's own default has it: int8 there
-    takes 0.002 to 0.01 of the smallest cosine and saves no time.
+    takes 0.002 to 0.01 of the smallest cosine of 256 texts and saves no time (MiniLM).
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     products = [

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import optimum  # noqa: F401 (takes no time; where it is missing `persona` names the extra)
 from rich.console import Console
 
 from export.cli import RichReporter

