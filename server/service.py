@@ -81,8 +81,8 @@ def warn_of_names(sources: Sequence[Source], bundle: Bundle) -> None:
     """Log flags and deltas of the world that the bundle's heads never predict."""
     heads = bundle.manifest.heads
     names = [[head.name for head in part] for part in (heads.flags, heads.delta)]
-    for problem in check_names(sources, *names):
-        logger.warning("%s", problem)
+    if found := sorted({problem.what for problem in check_names(sources, *names)}):
+        logger.warning("documents of the world never apply: %s", "; ".join(found))
 
 
 def check_format(bundle: Bundle) -> None:

@@ -11,7 +11,9 @@ from rag.loader import WorldError
 from runtime.errors import ModelError
 from server.settings import Settings
 from tests.heads.bundles import entry_of, write_heads
+from tests.rag.worlds import write_json
 from tests.server.serving import opened
+from tests.server.small_world import write_small_world
 
 
 @pytest.fixture
@@ -109,3 +111,18 @@ def test_a_context_always_leaves_room_for_a_reply(tiny_bundle: Path, small_world
     with opened(tiny_bundle, small_world, n_ctx=1024) as service:
         assert service.dialogue.prompt_tokens == 512
     assert Settings().prompt_tokens < Settings().n_ctx // 2
+
+
+def test_flags_that_the_heads_do_not_predict_are_warned_of_once(
+    tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = write_small_world(tmp_path)
+    dances = [
+        {"id": f"{npc}-dance", "type": "flag_def", "npc_id": npc, "flag_name": "dance"}
+        for npc in ("mina", "rook")
+    ]
+    write_json(world, "dances.json", dances)
+    with opened(tiny_bundle, world):
+        pass
+    (warning,) = [r.message for r in caplog.records if "never apply" in r.message]
+    assert warning == "documents of the world never apply: the bundle has no flag 'dance'"

@@ -14,8 +14,9 @@ Splits = dict[str, list[dict[str, Any]]]
 
 @pytest.fixture
 def check(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Splits], tuple[int, str]]:
+    monkeypatch.setenv("COLUMNS", "120")
     world = tmp_path / "world"
     nari_world(world)
 
