@@ -75,7 +75,7 @@ class Book:
         """The flag_defs that may be raised at `scene`, best first; none if the policy forbids."""
         trigger = self.trigger_defs.first(scene)
         policy = trigger.flag_policy if trigger else FlagPolicy()
-        if flag in policy.forbidden or (policy.allowed and flag not in policy.allowed):
+        if not policy.allows(flag):
             return []
         alternatives = self.flag_tables[flag].find(scene) if flag in self.flag_tables else []
         for number, flag_def in enumerate(alternatives):
@@ -121,27 +121,22 @@ def check_names(
 ) -> list[Problem]:
     """Flags and deltas that the world speaks of and a bundle's heads do not predict."""
     book = Book(sources)
-    problems = []
-    for document in book.documents:
-        used = [("flag_name", document.flag_name)] if isinstance(document, FlagDef) else []
-        problems += [
-            book.problem(document, key, f"the bundle has no flag {name!r}", _one_of(name, flags))
-            for key, name in used
-            if name not in flags
-        ]
-        problems += [
-            book.problem(document, key, f"the bundle has no delta {name!r}", _one_of(name, deltas))
-            for key, name in _delta_names(document)
-            if name not in deltas
-        ]
-    return problems
+    return [
+        book.problem(document, key, f"the bundle has no {kind} {name!r}", _one_of(name, known))
+        for document in book.documents
+        for kind, key, name in _predicted_names(document)
+        if name not in (known := flags if kind == "flag" else deltas)
+    ]
 
 
-def _delta_names(document: BaseDocument) -> list[tuple[str, str]]:
+def _predicted_names(document: BaseDocument) -> list[tuple[str, str, str]]:
+    """`(kind, key, name)` of each flag and delta that a document expects from the heads."""
+    if isinstance(document, FlagDef):
+        return [("flag", "flag_name", document.flag_name)]
     if isinstance(document, TriggerDef):
-        return [(f"delta_policy.{name}", name) for name in document.delta_policy]
+        return [("delta", f"delta_policy.{name}", name) for name in document.delta_policy]
     if isinstance(document, TriggerMeta):
-        return [(f"delta.{name}", name) for name in document.delta]
+        return [("delta", f"delta.{name}", name) for name in document.delta]
     return []
 
 

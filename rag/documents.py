@@ -80,6 +80,11 @@ class FlagPolicy(Part, frozen=True):
     allowed: list[Text] = []
     forbidden: list[Text] = []
 
+    def allows(self, flag_name: str) -> bool:
+        """Whether the flag may be raised."""
+        is_listed = flag_name in self.allowed or not self.allowed
+        return is_listed and flag_name not in self.forbidden
+
 
 class ForbiddenTriggers(Part, frozen=True):
     """What a player must not say: literal `keywords`, and `text` examples compared by meaning."""

@@ -30,6 +30,6 @@ def flag_rule(world: World, facts: Facts, flag_name: str) -> FlagRule:
     document, gaps = min(alternatives, key=lambda pair: len(pair[1]))
     trigger = world.trigger_def(facts.scene)
     policy = trigger.flag_policy if trigger else FlagPolicy()
-    if flag_name in policy.forbidden or (policy.allowed and flag_name not in policy.allowed):
+    if not policy.allows(flag_name):
         return FlagRule(document, "flag_policy")
     return FlagRule(document, "conditions" if gaps else None, gaps)

@@ -51,12 +51,18 @@ def find_keyword(text: str, keywords: Iterable[str]) -> str | None:
     """The first of `keywords` that `text` holds, plain or disguised; None if it holds none."""
     readings = _readings(unicodedata.normalize("NFKC", text).casefold())
     for keyword in keywords:
-        plain = unicodedata.normalize("NFKC", keyword).casefold()
-        wanted = _skeleton(plain)
-        kind = "hangul" if any(map(_is_hangul, plain)) else "latin"
+        plain, wanted, kind = _sought(keyword)
         if wanted and any(_holds(letters, plain, wanted) for letters in readings[kind]):
             return keyword
     return None
+
+
+@lru_cache(maxsize=10_000)
+def _sought(keyword: str) -> tuple[str, str, str]:
+    """A keyword folded, its letters, and the reading to look for it in."""
+    plain = unicodedata.normalize("NFKC", keyword).casefold()
+    wanted = "".join(_jamo(char) for char in plain if char.isalpha() or char.isdigit())
+    return plain, wanted, "hangul" if any(map(_is_hangul, plain)) else "latin"
 
 
 def _readings(text: str) -> dict[str, list[list[_Letter]]]:
@@ -76,11 +82,6 @@ def _letters(text: str, looks: Looks, is_kept: Callable[[str], bool]) -> list[_L
                 last = len(parts) - 1
                 letters += [_Letter(p, number, i == 0, i == last) for i, p in enumerate(parts)]
     return letters
-
-
-@lru_cache(maxsize=10_000)
-def _skeleton(text: str) -> str:
-    return "".join(_jamo(char) for char in text if char.isalpha() or char.isdigit())
 
 
 def _jamo(char: str) -> str:

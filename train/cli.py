@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 import msgspec
@@ -20,6 +19,7 @@ from heads.spec import DeltaSpec, FlagSpec, HeadSpec
 from rag.world import World, load_world
 from runtime.encoder import PromptEncoder, find_special_ids
 from runtime.llama_backend import LlamaContext, LlamaModel
+from train.commands import or_say_why
 from train.dataset import DatasetError, TurnLabel, conversations, dataset_files, read_dataset
 from train.fit_heads import LinearHeads, Targets, fit, make_targets
 from train.metrics import Scores, majority_baseline, score
@@ -42,23 +42,14 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--states", type=Path, help="file that keeps the states read, for the next fit"
     )
     fit_parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    fit_parser.set_defaults(run=run_fit)
+    fit_parser.set_defaults(run=or_say_why("heads fit", run_fit))
 
 
-def run_fit(args: argparse.Namespace) -> int:
+def run_fit(args: argparse.Namespace) -> None:
     """Fit, report on the other splits, and write `heads.onnx` and `heads.json`.
 
-    1 where the dataset does not allow it.
+    Raises DatasetError.
     """
-    try:
-        _fit(args)
-    except DatasetError as error:
-        print(f"persona heads fit: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _fit(args: argparse.Namespace) -> None:
     world = load_world(args.world)
     splits = read_dataset(args.data)
     _check_npcs(splits, world)

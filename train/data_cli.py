@@ -1,7 +1,6 @@
 """`persona data check`, `split` and `baselines`: the dataset of a world."""
 
 import argparse
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.table import Table
 from rag.world import load_world
 from train.baselines import Baseline
 from train.baselines import run_baselines as score_baselines
+from train.commands import or_say_why
 from train.data_check import check_dataset
 from train.data_split import choose_validation
 from train.data_summary import overlap, summary_table
@@ -39,23 +39,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action = actions.add_parser(name, help=what)
         action.add_argument("world", type=Path, help="the world's folder")
         action.add_argument("--data", type=Path, help="the dataset's folder (default: WORLD/data)")
-        action.set_defaults(run=_or_say_why(name, run))
+        action.set_defaults(run=or_say_why(f"data {name}", run))
         if name == "split":
             action.add_argument("--validation", type=float, default=0.1, help="share of the turns")
-
-
-def _or_say_why(
-    name: str, run: Callable[[argparse.Namespace], None]
-) -> Callable[[argparse.Namespace], int]:
-    def wrapped(args: argparse.Namespace) -> int:
-        try:
-            run(args)
-        except DatasetError as error:
-            print(f"persona data {name}: {error}", file=sys.stderr)
-            return 1
-        return 0
-
-    return wrapped
 
 
 def _folder(args: argparse.Namespace) -> Path:

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from train.dataset import TurnLabel
-from train.similarity import ngrams
+from train.similarity import ngrams, normalised
 
 LONG = 4
 """Turns from which a conversation counts as long."""
@@ -33,7 +33,7 @@ def find_pairs(turns: Iterable[TurnLabel]) -> list[Pair]:
     """
     by_words: dict[tuple[str, str], list[TurnLabel]] = defaultdict(list)
     for turn in turns:
-        by_words[turn.npc_id, " ".join(turn.player_utterance.casefold().split())].append(turn)
+        by_words[turn.npc_id, normalised(turn.player_utterance)].append(turn)
     pairs: list[Pair] = []
     for group in by_words.values():
         seen: set[tuple[str, ...]] = set()
@@ -82,7 +82,7 @@ def summary_table(splits: Mapping[str, Sequence[TurnLabel]]) -> Table:
 
 
 def _count_utterances(turns: Sequence[TurnLabel]) -> str:
-    return f"{len({' '.join(t.player_utterance.casefold().split()) for t in turns}):,}"
+    return f"{len({normalised(turn.player_utterance) for turn in turns}):,}"
 
 
 def _long_conversations(turns: Sequence[TurnLabel]) -> str:

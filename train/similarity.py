@@ -10,9 +10,14 @@ NGRAM = 3
 THRESHOLD = 0.6
 
 
+def normalised(text: str) -> str:
+    """`text` case folded, white space runs as one: two that are the same words are equal."""
+    return " ".join(text.casefold().split())
+
+
 def ngrams(text: str, size: int = NGRAM) -> frozenset[str]:
-    """Character n-grams of `text`, case folded, white space runs as one, edges marked."""
-    padded = f" {' '.join(text.casefold().split())} "
+    """Character n-grams of the normalised `text`, edges marked."""
+    padded = f" {normalised(text)} "
     return frozenset(padded[i : i + size] for i in range(max(1, len(padded) - size + 1)))
 
 
