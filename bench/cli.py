@@ -2,11 +2,12 @@
 
 import argparse
 
-from bench import trim
+from bench import rag, trim
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Registers `bench` and its sub-commands."""
     parser = commands.add_parser("bench", help="measure, offline and on CPU")
     actions = parser.add_subparsers(required=True, metavar="BENCHMARK")
+    rag.add_arguments(actions.add_parser("rag", help="index, search and rules of a large world"))
     trim.add_arguments(actions.add_parser("trim", help="the default base, trimmed and not"))

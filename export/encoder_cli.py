@@ -1,24 +1,29 @@
-"""`persona embedder`: make a Hugging Face sentence encoder one that the server can use."""
+"""`persona embedder`: build the default sentence encoder, or export a Hugging Face one."""
 
 import argparse
 import sys
 from pathlib import Path
 from typing import get_args
 
-import optimum  # noqa: F401 (takes no time; where it is missing `persona` names the extra)
 from rich.console import Console
 
 from export.cli import RichReporter
+from export.default_encoder import ADAPTER, ENCODER_FOLDER, EncoderBuild, build_encoder
 from export.errors import ExportError
-from rag.embedder import EmbedderError, Quantisation
+from rag.calibration import CALIBRATION
+from rag.embedder import DEFAULT, EmbedderError, Quantisation, encoder_folder
 
-TARGETS = [name for name in get_args(Quantisation) if name != "none"]
+TARGETS = [name for name in get_args(Quantisation) if name not in ("none", "any")]
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Registers `embedder` and its sub-command."""
-    embedder = commands.add_parser("embedder", help="export a sentence encoder")
-    actions = embedder.add_subparsers(required=True, metavar="ACTION")
+def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Registers `build` and `export` under `embedder`."""
+    build = actions.add_parser("build", help="build the default encoder into the user's cache")
+    build.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the cache)")
+    build.add_argument("--adapter", type=Path, metavar="FILE", help="another LoRA adapter")
+    build.add_argument("--base", action="store_true", help="E5 as it is, with no adapter")
+    build.add_argument("--force", action="store_true", help="build even if nothing has changed")
+    build.set_defaults(run=run_build)
     export = actions.add_parser("export", help="write a Hugging Face encoder as int8 ONNX")
     add = export.add_argument
     add("model", type=Path, metavar="MODEL_DIR", help="a local Hugging Face folder")
@@ -31,12 +36,35 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     export.set_defaults(run=run_export)
 
 
+def run_build(args: argparse.Namespace) -> int:
+    """Builds; 0 if the encoder is there now."""
+    own = ENCODER_FOLDER / ADAPTER
+    adapter = None if args.base else args.adapter or (own if own.is_file() else None)
+    calibration = ENCODER_FOLDER / CALIBRATION if adapter == own else None
+    options = EncoderBuild(args.out or encoder_folder(DEFAULT), adapter, calibration, args.force)
+    try:
+        with RichReporter(Console(stderr=True)) as reporter:
+            build_encoder(options, reporter)
+    except (ExportError, EmbedderError) as error:
+        print(f"persona embedder build: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def run_export(args: argparse.Namespace) -> int:
     """Exports; 0 if the folder is there now."""
-    from export.encoder import (  # noqa: PLC0415 (PyTorch takes seconds to import)
-        EncoderOptions,
-        export_encoder,
-    )
+    try:
+        from export.encoder import (  # noqa: PLC0415 (PyTorch takes seconds to import)
+            EncoderOptions,
+            export_encoder,
+        )
+    except ModuleNotFoundError as error:
+        print(
+            f"persona embedder export: the Python package {error.name!r} is not installed; "
+            "pip install 'persona-chat-engine[export,train]'",
+            file=sys.stderr,
+        )
+        return 1
 
     quantisation: Quantisation = "none" if args.no_quantise else args.target
     options = EncoderOptions(args.model, args.out, quantisation, args.name, args.force)

@@ -7,7 +7,7 @@ other. Every check returns all it finds.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
@@ -25,18 +25,29 @@ from rag.documents import (
     Lore,
     MainResValidate,
     NpcPersona,
+    Questions,
     TriggerDef,
     TriggerMeta,
 )
 from rag.loader import Problem, Source
 from rag.scopes import Scene, ScopeTable
+from rag.searchable import Note
 
 D = TypeVar("D", bound=BaseDocument)
 
 STAGE_FLAG = "quest_stage_change"
 """The flag whose value is the next stage."""
 
-_WORDS_NOT_TEXT = {"id", "npc_id", "quest_stage", "location", "comment", "trigger", "flag_name"}
+_WORDS_NOT_TEXT = {
+    "id",
+    "about",
+    "npc_id",
+    "quest_stage",
+    "location",
+    "comment",
+    "trigger",
+    "flag_name",
+}
 
 
 class Book:
@@ -101,6 +112,7 @@ def check_documents(sources: Sequence[Source], folder: str) -> list[Problem]:
         _flag_policies,
         _flag_defs,
         _examples,
+        _questions,
         _conditions,
         _delta_policies,
         _forbidden_triggers,
@@ -292,6 +304,20 @@ def _examples(book: Book) -> Iterator[Problem]:
             for text, count in Counter(getattr(document, key)).items():
                 if count > 1:
                     yield book.problem(document, key, f"{text!r} stands {count} times", "keep one")
+
+
+def _questions(book: Book) -> Iterator[Problem]:
+    notes = {d.id for d in book.documents if isinstance(d, get_args(Note))}
+    first: dict[str, str] = {}
+    for document in book.all(Questions):
+        if document.about not in notes:
+            what = f"no lore, description or dialogue_turn has the id {document.about!r}"
+            yield book.problem(document, "about", what, _one_of(document.about, notes))
+        for text in document.questions:
+            if text in first:
+                what = f"{text!r} stands in {first[text]!r} too: it finds neither before the other"
+                yield book.problem(document, "questions", what, "keep it in one of them")
+            first.setdefault(text, document.id)
 
 
 def _conditions(book: Book) -> Iterator[Problem]:

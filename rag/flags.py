@@ -1,5 +1,6 @@
 """What the world says of a flag at one moment: what it would mean, and whether it may be raised."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -8,6 +9,8 @@ from rag.documents import Conditions, FlagDef, FlagPolicy
 from rag.world import World
 
 HeldBack: TypeAlias = Literal["flag_policy", "no_flag_def", "conditions"]
+Nearest: TypeAlias = Callable[[Sequence[str]], float]
+"""The cosine of what was said to the nearest of a document's texts; -1 for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,19 +20,46 @@ class FlagRule:
     document: FlagDef | None
     held_back: HeldBack | None = None
     unmet: list[Unmet] = field(default_factory=list)
+    is_by_meaning: bool = False
+    """Whether the document was found by what was said, for want of one for the scene."""
 
 
-def flag_rule(world: World, facts: Facts, flag_name: str) -> FlagRule:
-    """Of the alternatives at the scene, the first whose conditions hold, and the policy's word."""
+def flag_rule(
+    world: World, facts: Facts, flag_name: str, nearest: Nearest | None = None
+) -> FlagRule:
+    """Of the alternatives at the scene, the first whose conditions hold, and the policy's word.
+
+    At a stage that the NPC's documents do not know, `nearest` finds what the flag means by the
+    examples of its documents; at a known stage their scopes are the author's word.
+    """
     alternatives = [
         (document, unmet(document.conditions or Conditions(), facts))
         for document in world.flag_defs(facts.scene, flag_name)
     ]
+    is_by_meaning = False
+    if not alternatives and nearest and not world.knows_stage(facts.scene):
+        alternatives = _by_meaning(world, facts, flag_name, nearest)
+        is_by_meaning = True
     if not alternatives:
         return FlagRule(None, "no_flag_def")
     document, gaps = min(alternatives, key=lambda pair: len(pair[1]))
     trigger = world.trigger_def(facts.scene)
     policy = trigger.flag_policy if trigger else FlagPolicy()
     if not policy.allows(flag_name):
-        return FlagRule(document, "flag_policy")
-    return FlagRule(document, "conditions" if gaps else None, gaps)
+        return FlagRule(document, "flag_policy", is_by_meaning=is_by_meaning)
+    return FlagRule(document, "conditions" if gaps else None, gaps, is_by_meaning)
+
+
+def _by_meaning(
+    world: World, facts: Facts, flag_name: str, nearest: Nearest
+) -> list[tuple[FlagDef, list[Unmet]]]:
+    """The NPC's documents for the flag that hold and that the words speak for, nearest first."""
+    found = []
+    for document in world.all_flag_defs(facts.scene.npc_id, flag_name):
+        good = nearest(document.examples_positive)
+        if good > nearest(document.examples_negative) and not unmet(
+            document.conditions or Conditions(), facts
+        ):
+            found.append((good, document))
+    found.sort(key=lambda pair: -pair[0])
+    return [(document, []) for _, document in found[:1]]

@@ -57,7 +57,7 @@ def find_keyword(text: str, keywords: Iterable[str]) -> str | None:
     return None
 
 
-@lru_cache(maxsize=10_000)
+@lru_cache(maxsize=200_000)  # more than a large world's keywords
 def _sought(keyword: str) -> tuple[str, str, str]:
     """A keyword folded, its letters, and the reading to look for it in."""
     plain = unicodedata.normalize("NFKC", keyword).casefold()

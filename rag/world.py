@@ -6,11 +6,13 @@ from pathlib import Path
 
 from rag.check import check_documents
 from rag.documents import (
+    ANY,
     Description,
     Document,
     Fallback,
     FlagDef,
     ForbiddenTriggerList,
+    MainResValidate,
     NpcPersona,
     TriggerDef,
     TriggerMeta,
@@ -31,11 +33,13 @@ class World:
         self._forbidden = ScopeTable(
             d for d in self.documents if isinstance(d, ForbiddenTriggerList)
         )
+        self._validates = ScopeTable(d for d in self.documents if isinstance(d, MainResValidate))
         self._metas = {d.trigger: d for d in self.documents if isinstance(d, TriggerMeta)}
         flags: dict[str, list[FlagDef]] = defaultdict(list)
         for document in self.documents:
             if isinstance(document, FlagDef):
                 flags[document.flag_name].append(document)
+        self._all_flags = dict(flags)
         self._flags = {name: ScopeTable(group) for name, group in flags.items()}
 
     @property
@@ -58,6 +62,20 @@ class World:
     def forbidden(self, scene: Scene) -> list[tuple[ForbiddenTriggerList, TriggerMeta | None]]:
         """Every list of what must not be said at `scene`, and what happens when it is."""
         return [(d, self._metas.get(d.id)) for d in self._forbidden.find_all(scene)]
+
+    def validate(self, scene: Scene) -> MainResValidate | None:
+        """Lines that fit at `scene`, and lines that must not leave."""
+        return self._validates.first(scene)
+
+    def knows_stage(self, scene: Scene) -> bool:
+        """Whether the stage of `scene` is one of its NPC's; where she names none, every one is."""
+        persona = self.npcs.get(scene.npc_id)
+        stages = persona.stages if persona else []
+        return not stages or scene.quest_stage in (ANY, *stages)
+
+    def all_flag_defs(self, npc_id: str, flag_name: str) -> list[FlagDef]:
+        """Every document of `flag_name` for an NPC or for all, whatever its stage and place."""
+        return [d for d in self._all_flags.get(flag_name, ()) if d.npc_id in (npc_id, ANY)]
 
     def flag_defs(self, scene: Scene, flag_name: str) -> list[FlagDef]:
         """What `flag_name` may mean at `scene`: alternatives, the first that holds applies."""

@@ -4,7 +4,7 @@ Pure text and block structure; `runtime/encoder.py` makes token ids of it.
 
     <SYS> who the NPC is                       once
     <CTX>                                      the conversation starts
-      <RAG> description, instructions          only when they changed
+      <RAG> description, instructions          only when they changed; notes not shown before
       <PLAYER_STATE> key=value …               only keys that changed
       <PLAYER> the utterance
       <STATE> the decision in words            the heads read this token
@@ -72,12 +72,14 @@ class Npc:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a turn brings before the decision; without `description`, `instructions` no `<RAG>`."""
+    """What a turn brings before the decision; with nothing new for it there is no `<RAG>`."""
 
     utterance: str
     state: State = field(default_factory=dict)
     description: str = ""
     instructions: str = ""
+    notes: Sequence[str] = ()
+    """Lore and model dialogues that the utterance calls to mind."""
 
 
 @dataclass(slots=True)
@@ -88,6 +90,7 @@ class Transcript:
     """
 
     _shown_rag: tuple[str, str] = ("", "")
+    _shown_notes: set[str] = field(default_factory=set)
     _shown_state: dict[str, str] = field(default_factory=dict)
 
     def begin(self, npc: Npc) -> list[Segment]:
@@ -97,7 +100,7 @@ class Transcript:
     def open_turn(self, turn: Turn) -> list[Segment]:
         """From `<RAG>` (if it changed) to the `<STATE>` token, which comes last."""
         return [
-            *self._rag(turn.description, turn.instructions),
+            *self._rag(turn),
             *self._player_state(turn.state),
             Special.PLAYER,
             turn.utterance,
@@ -108,12 +111,16 @@ class Transcript:
         """A turn known only from a dialogue history: no state, no decision."""
         return [Special.PLAYER, utterance, Special.STATE, *decision_segments(""), reply, End()]
 
-    def _rag(self, description: str, instructions: str) -> list[Segment]:
-        rag = (description, instructions)
-        if rag in (self._shown_rag, ("", "")):
-            return []
-        self._shown_rag = rag
-        return [Special.RAG, _fields(description=description, instructions=instructions)]
+    def _rag(self, turn: Turn) -> list[Segment]:
+        rag = (turn.description, turn.instructions)
+        parts: list[str] = []
+        if rag not in (self._shown_rag, ("", "")):
+            self._shown_rag = rag
+            parts.append(_fields(description=turn.description, instructions=turn.instructions))
+        new = [note for note in dict.fromkeys(turn.notes) if note not in self._shown_notes]
+        self._shown_notes.update(new)
+        parts += [_fields(note=note) for note in new]
+        return [Special.RAG, "\n".join(parts)] if parts else []
 
     def _player_state(self, state: State) -> list[Segment]:
         written = {key: format_value(state[key]) for key in STATE_KEYS if key in state}

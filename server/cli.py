@@ -10,10 +10,22 @@ import sys
 from importlib.metadata import EntryPoint, entry_points
 
 from heads.bundle import BundleError
+from rag.embedder import EmbedderError
 from rag.loader import WorldError
 from runtime.errors import RuntimeFault
 from server.errors import RequestError
 from server.settings import SettingsError
+
+_TOLD = (
+    BundleError,
+    EmbedderError,
+    RequestError,
+    RuntimeFault,
+    SettingsError,
+    WorldError,
+    OSError,
+)
+"""Errors whose text says all: no traceback."""
 
 GROUP = "persona.commands"
 INTERRUPTED = 130
@@ -31,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except (BundleError, RequestError, RuntimeFault, SettingsError, WorldError, OSError) as error:
+    except _TOLD as error:
         print(f"persona: {error}", file=sys.stderr)
         return 1
     return code

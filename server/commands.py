@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from server import doctor
+from server.explain_view import explanation_view
 from server.http import make_app
 from server.schemas import Answer, AskRequest, TokenEvent
 from server.service import Service, open_service
@@ -32,6 +33,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     ask.add_argument("--context", default="{}", help="game state as JSON, as in /ask")
     ask.add_argument("--temperature", type=float, help="0 is greedy")
     ask.add_argument("--seed", type=int, help="same seed, same line")
+    ask.add_argument("--explain", action="store_true", help="show every decision of the turn")
     ask.add_argument("--json", action="store_true", help="print the whole answer as JSON")
     ask.set_defaults(run=run_ask)
 
@@ -77,6 +79,7 @@ def run_ask(args: argparse.Namespace) -> int:
             "text": args.text,
             "context": msgspec.json.decode(args.context),
             "gen_params": {"temperature": args.temperature, "seed": args.seed},
+            "explain": args.explain,
         }
         request = msgspec.convert(fields, AskRequest)
     except msgspec.MsgspecError as error:
@@ -86,6 +89,8 @@ def run_ask(args: argparse.Namespace) -> int:
         answer = asyncio.run(_ask(service, request, is_quiet=args.json))
     if args.json:
         print(msgspec.json.format(msgspec.json.encode(answer)).decode())
+    elif answer.meta.explain:
+        Console().print(explanation_view(answer, answer.meta.explain))
     else:
         Console().print(_table(answer))
     return 0

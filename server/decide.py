@@ -1,13 +1,14 @@
 """From what the heads predict to what the game is told: thresholds, policies, interpretation."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from heads.session import Prediction
 from heads.spec import DeltaSpec, FlagSpec, HeadSpec
-from rag.conditions import Facts
 from rag.documents import DeltaPolicy, Lang, localise
-from rag.flags import FlagRule, flag_rule
-from rag.world import World
+from rag.flags import FlagRule
 from runtime.prompt import format_decision
 from server.schemas import FlagDetail
 
@@ -31,20 +32,22 @@ class Decision:
 
 
 def decide(
-    prediction: Prediction, spec: HeadSpec, world: World, facts: Facts, lang: Lang
+    prediction: Prediction,
+    spec: HeadSpec,
+    policies: Mapping[str, DeltaPolicy],
+    rule_of: Callable[[str], FlagRule],
+    lang: Lang,
 ) -> Decision:
-    """Apply ranges, thresholds, and the world's policies and conditions at the scene."""
-    trigger = world.trigger_def(facts.scene)
-    delta_policy = trigger.delta_policy if trigger else {}
+    """Apply ranges, thresholds, the world's delta `policies` and its rule of each flag."""
     delta = {
-        head.name: bounded(prediction.delta[head.name], head, delta_policy.get(head.name))
+        head.name: bounded(prediction.delta[head.name], head, policies.get(head.name))
         for head in spec.delta
     }
     details = {
         head.name: _flag_detail(
             prediction.flag_scores[head.name],
             head,
-            flag_rule(world, facts, head.name),
+            rule_of(head.name),
             lang,
         )
         for head in spec.flags
@@ -76,13 +79,16 @@ def _flag_detail(score: float, head: FlagSpec, rule: FlagRule, lang: Lang) -> Fl
     has_threshold = document is not None and document.threshold is not None
     threshold = document.threshold if document and has_threshold else head.threshold
     assert threshold is not None, "either the document's or the manifest's"
-    score = round(score, 4)
-    if score < threshold:
-        return FlagDetail(score=score, threshold=threshold)
+    detail = FlagDetail(
+        score=round(score, 4),
+        threshold=threshold,
+        source=document.id if document else None,
+        found_by="meaning" if rule.is_by_meaning else "scope",
+    )
+    if detail.score < threshold:
+        return detail
     if rule.held_back:
-        return FlagDetail(
-            score=score, threshold=threshold, held_back=rule.held_back, unmet=rule.unmet
-        )
+        return replace(detail, held_back=rule.held_back, unmet=rule.unmet)
     assert document is not None, "an undefined flag is held back"
     text = localise(document.text, lang) or None
-    return FlagDetail(score=score, threshold=threshold, value=document.value, text=text)
+    return replace(detail, value=document.value, text=text)

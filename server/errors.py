@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from rag.loader import WorldError
 from runtime.errors import EngineStopped, Overloaded, PromptTooLong
 
 
@@ -27,6 +28,10 @@ class DeadlinePassed(RequestError):
     """The state was not ready in time, and there is no world to answer from."""
 
 
+class Forbidden(RequestError):
+    """An admin route was asked without its key."""
+
+
 class InvalidField(RequestError):
     """A field has a wrong type or value; `path` is a JSON path like `$.context.npc_state.trust`."""
 
@@ -47,11 +52,13 @@ class Kind:
 
 TABLE: dict[type[Exception], Kind] = {
     MalformedBody: Kind(400, "malformed_json", "The body is not valid JSON"),
+    Forbidden: Kind(403, "forbidden", "This route needs the admin key"),
     UnknownNpc: Kind(404, "unknown_npc", "No such NPC"),
     BodyTooLarge: Kind(413, "body_too_large", "The body is too large"),
     InvalidField: Kind(422, "invalid_field", "A field has a wrong type or value"),
     PromptTooLong: Kind(422, "prompt_too_long", "The prompt can never fit"),
     Overloaded: Kind(429, "overloaded", "Too many requests are waiting", retry_after_s=2),
+    WorldError: Kind(409, "world_refused", "The world has errors; the old one keeps serving"),
     DeadlinePassed: Kind(503, "deadline", "The deadline passed", retry_after_s=2),
     EngineStopped: Kind(503, "not_ready", "The engine is not running", retry_after_s=5),
 }

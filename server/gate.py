@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from heads.spec import HeadSpec
 from rag.conditions import Unmet, unmet
 from rag.documents import TriggerMeta
-from rag.keywords import find_keyword
+from rag.triggers import Fired
 from rag.world import World
 from server.decide import Decision, bounded, no_change
 from server.fallback import Reason
@@ -32,15 +32,16 @@ class Closed:
         return Decision(delta, nothing.flags, nothing.details)
 
 
-def check_gate(turn: AskedTurn, precheck_passed: bool | None, world: World) -> Closed | None:
+def check_gate(
+    turn: AskedTurn, precheck_passed: bool | None, world: World, fired: Fired | None = None
+) -> Closed | None:
     """None where the main path is open.
 
-    A forbidden trigger closes it whatever the game server says; then its word goes before the
-    world's conditions.
+    A forbidden trigger that `fired` closes it whatever the game server says; then its word goes
+    before the world's conditions.
     """
-    for document, meta in world.forbidden(turn.scene):
-        if find_keyword(turn.utterance, document.triggers.keywords):
-            return Closed(Reason.FORBIDDEN_TRIGGER, document.id, meta)
+    if fired is not None:
+        return Closed(Reason.FORBIDDEN_TRIGGER, fired.document.id, fired.meta)
     if precheck_passed is not None:
         return None if precheck_passed else Closed(Reason.PRECHECK_FAILED)
     trigger = world.trigger_def(turn.scene)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from typing import TypedDict, TypeVar
@@ -13,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from rag.loader import WorldError
 from rag.schema_errors import locate
 from runtime.errors import EngineStopped, RuntimeFault
 from server.errors import (
@@ -20,6 +22,7 @@ from server.errors import (
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     BodyTooLarge,
+    Forbidden,
     InvalidField,
     MalformedBody,
     Problem,
@@ -38,6 +41,7 @@ T = TypeVar("T")
 
 EVENT_STREAM = "text/event-stream"
 _NO_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+_THIS_MACHINE = {"127.0.0.1", "::1"}
 _CLIENT_GONE = 499  # nginx's word for it; nobody reads it
 _EVENT_NAMES: dict[type, str] = {StateEvent: "state", TokenEvent: "token", Answer: "done"}
 
@@ -61,6 +65,7 @@ def make_app(open_service: Callable[[], AbstractContextManager[Service]]) -> Sta
             Route("/ask", ask, methods=["POST"]),
             Route("/predict_main", predict_main, methods=["POST"]),
             Route("/npcs", npcs),
+            Route("/admin/reload", reload, methods=["POST"]),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
         ],
@@ -69,6 +74,7 @@ def make_app(open_service: Callable[[], AbstractContextManager[Service]]) -> Sta
             HTTPException: on_http_error,
             RequestError: on_error,
             RuntimeFault: on_error,
+            WorldError: on_error,
             Exception: on_error,
         },
         lifespan=lifespan,
@@ -110,6 +116,29 @@ async def npcs(request: Request) -> Response:
             for persona in service.world.npcs.values()
         ]
     )
+
+
+async def reload(request: Request) -> Response:
+    """Load the world anew beside the old one; turns that begin from then on see it."""
+    service: Service = request.state.service
+    _check_admin(request, service.settings.admin_key)
+    async with service.reloading:
+        world = await asyncio.to_thread(service.reload_world)
+    return _json(
+        {"status": "reloaded", "documents": len(world.documents), "npcs": sorted(world.npcs)}
+    )
+
+
+def _check_admin(request: Request, key: str | None) -> None:
+    """The key as a bearer token; where none is set, callers on this machine alone."""
+    if key is None:
+        host = request.client.host if request.client else ""
+        if host not in _THIS_MACHINE:
+            raise Forbidden("set PERSONA_ADMIN_KEY to use admin routes from another machine")
+        return
+    given = request.headers.get("authorization", "")
+    if not secrets.compare_digest(given.encode(), f"Bearer {key}".encode()):
+        raise Forbidden("send the admin key as `Authorization: Bearer KEY`")
 
 
 async def healthz(_: Request) -> Response:

@@ -1,25 +1,30 @@
-"""The dialogue pipeline: read the turn, mind the gate, prompt, run the engine, decide, clean."""
+"""The dialogue pipeline: read the turn, mind the gate, prompt, run the engine, decide, check."""
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Literal, TypeAlias
 
 from msgspec import UNSET
 
-from heads.session import HeadsSession
+from heads.session import HeadsSession, Prediction
+from rag.flags import flag_rule
 from rag.prompting import npc_for_prompt
+from rag.retriever import Retriever, note_text
+from rag.triggers import TriggerMatcher
 from rag.world import World
 from runtime.encoder import PromptEncoder
 from runtime.engine import Engine
 from runtime.errors import EngineStopped, Overloaded, PromptTooLong
 from runtime.prompt import decision_segments, fallback_prompt
+from runtime.sampling import MAX_SEED
 from runtime.sequence import (
     MAX_DECISION_TOKENS,
     Done,
-    FinishReason,
     OnState,
     Request,
     State,
@@ -27,9 +32,12 @@ from runtime.sequence import (
     Vector,
 )
 from server.decide import Decision, decide, no_change
+from server.explain import explain
 from server.fallback import AuthoredLines, Bearing, Reason, bearing, situation
-from server.gate import Closed, check_gate
-from server.reply import ReplyCleaner
+from server.gate import check_gate
+from server.line import Line
+from server.line_check import LineCheck
+from server.progress import Progress
 from server.schemas import (
     Answer,
     AnswerMeta,
@@ -39,7 +47,8 @@ from server.schemas import (
     TokenEvent,
     UsageMeta,
 )
-from server.turn import AskedTurn, build_prompt, read_turn
+from server.turn import AskedTurn, read_turn
+from server.turn_prompt import BuiltPrompt, build_prompt, fitting_notes
 
 logger = logging.getLogger(__name__)
 
@@ -47,49 +56,33 @@ PipelineEvent: TypeAlias = StateEvent | TokenEvent | Answer
 
 LINE_END = "\n"
 """A line of dialogue is one paragraph: the reply ends where the model would begin another."""
-
-
-@dataclass(slots=True)
-class Progress:
-    """What one turn has come to so far."""
-
-    turn: AskedTurn
-    closed: Closed | None
-    cleaner: ReplyCleaner = field(default_factory=ReplyCleaner)
-    decision: Decision | None = None
-    is_state_sent: bool = False
-    done: Done | None = None
-    fault: Reason | None = None
-    num_dropped: int = 0
-    line: str | None = None
-
-    @property
-    def reason(self) -> Reason | None:
-        """Why this is a fallback; None on the main path."""
-        if self.closed:
-            return self.closed.reason
-        return self.fault if self.decision is None else None
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether the line ends where it had to, not where it wanted to."""
-        return self.done is None or self.done.finish_reason is not FinishReason.STOP
+RETRY_TEMPERATURE = 0.7
+"""At least this hot is a line asked for again: the coldest would only repeat itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """Answers turns with one bundle and one world."""
+    """Answers turns with one bundle and one world.
+
+    Without a `retriever` nothing is compared by meaning: no notes, no triggers but keywords.
+    """
 
     engine: Engine
     encoder: PromptEncoder
     heads: HeadsSession
     world: World
     bundle_id: str
+    retriever: Retriever | None = None
     prompt_tokens: int = 2_048
+    note_tokens: int = 160
     deadline_s: float = 60.0
     on_overload: Literal["fallback", "reject"] = "fallback"
     fallback: Literal["model", "authored"] = "model"
     lines: AuthoredLines = field(default_factory=AuthoredLines)
+    triggers: TriggerMatcher = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "triggers", TriggerMatcher(self.world, self.retriever))
 
     def read(self, ask: AskRequest) -> AskedTurn:
         """Check a request before anything is sent. Raises RequestError."""
@@ -101,8 +94,9 @@ class Dialogue:
         Raises Overloaded or EngineStopped, before anything else, if the settings say so; every
         other failure ends in an authored line.
         """
-        progress = Progress(turn, check_gate(turn, ask.precheck_passed, self.world))
+        progress = Progress(turn, precheck_passed=ask.precheck_passed)
         try:
+            await self._hear(ask, progress)
             async with aclosing(self._run(ask, progress)) as events:
                 async for event in events:
                     yield event
@@ -122,7 +116,17 @@ class Dialogue:
             yield self._state_event(progress)
         if rest:
             yield TokenEvent(rest)
-        yield self._answer(progress)
+        yield self._answer(ask, progress)
+
+    async def _hear(self, ask: AskRequest, progress: Progress) -> None:
+        """Mind the gate, and embed what was said wherever that is needed."""
+        turn = progress.turn
+        fired = self.triggers.by_keyword(turn.scene, turn.utterance)
+        if self.retriever and (fired is None or ask.explain):
+            vector = await asyncio.to_thread(self.retriever.encode, turn.utterance)
+            progress.vector, progress.index = vector, self.retriever.index
+            fired = fired or self.triggers.by_meaning(turn.scene, vector)
+        progress.closed = check_gate(turn, progress.precheck_passed, self.world, fired)
 
     async def _run(self, ask: AskRequest, progress: Progress) -> AsyncGenerator[PipelineEvent]:
         if progress.closed:
@@ -133,28 +137,71 @@ class Dialogue:
             request = self._fallback_request(ask, progress)
         else:
             request = self._main_request(ask, progress)
+        check = LineCheck(
+            self.triggers.banned(progress.turn.scene),
+            self.world.validate(progress.turn.scene),
+            self.retriever,
+        )
+        async with aclosing(self._say(request, progress, check)) as events:
+            async for event in events:
+                yield event
+        if progress.refusals and not progress.line.text:
+            progress.line = Line()
+            again = _again(request, progress.decision_tokens)
+            async with aclosing(self._say(again, progress, check)) as events:
+                async for event in events:
+                    yield event
+
+    async def _say(
+        self, request: Request, progress: Progress, check: LineCheck
+    ) -> AsyncGenerator[PipelineEvent]:
+        """What comes of one request, sentence by sentence, up to one that must not leave."""
+        progress.num_attempts += 1
+        line = progress.line
         async with aclosing(self.engine.stream(request)) as events:
             async for event in events:
                 if isinstance(event, State):
                     yield self._state_event(progress)
                 elif isinstance(event, Token):
-                    if text := progress.cleaner.push(event.text):
-                        yield TokenEvent(text)
+                    for sentence in line.push(event.text):
+                        if not await _may_leave(sentence, progress, check):
+                            return
+                        line.release(sentence)
+                        yield TokenEvent(sentence)
                 elif isinstance(event, Done):
                     progress.done = event
+        last = line.finish(is_cut=progress.is_cut)
+        if last and await _may_leave(last, progress, check):
+            line.release(last)
+            yield TokenEvent(last)
 
     def _main_request(self, ask: AskRequest, progress: Progress) -> Request:
         turn = progress.turn
-        prompt = build_prompt(turn, self.world, self.encoder, self.prompt_tokens)
-        progress.num_dropped = prompt.num_dropped
+        notes = self._recall(progress)
+        prompt = build_prompt(turn, self.world, self.encoder, self.prompt_tokens, notes)
+        progress.prompt = prompt
 
         def on_state(vector: Vector) -> list[int]:
-            decision = self._decide(vector, turn)
+            prediction = self.heads.predict(vector)
+            decision = self._decide(prediction, progress)
             tokens = self._decision_tokens(decision)
+            progress.prediction, progress.decision_tokens = prediction, tokens
             progress.decision = decision  # from here on it stands
             return tokens
 
         return self._request(ask, prompt.tokens, on_state)
+
+    def _recall(self, progress: Progress) -> list[str]:
+        """The notes that the utterance calls to mind, as far as the budget goes."""
+        turn = progress.turn
+        if self.retriever is None or progress.vector is None:
+            return []
+        ranked = self.retriever.notes(progress.vector, turn.scene, turn.lang)
+        progress.note_threshold = self.retriever.calibration.note
+        progress.recalled = [(match, self.retriever.is_near(match)) for match in ranked]
+        near = [match for match, is_near in progress.recalled if is_near]
+        progress.shown = fitting_notes(near, turn.lang, self.encoder, self.note_tokens)
+        return [note_text(match.document, turn.lang) for match in progress.shown]
 
     def _fallback_request(self, ask: AskRequest, progress: Progress) -> Request:
         """The fallback prompt: nothing is decided by it, so it has no `<STATE>`."""
@@ -162,22 +209,25 @@ class Dialogue:
         npc = npc_for_prompt(turn.persona, turn.lang)
         meta = closed.meta if closed else None
         moment = situation(self.world.fallback(turn.scene), meta, turn.lang)
-        tokens = self.encoder.begin(fallback_prompt(npc, moment, turn.utterance))
+        segments = fallback_prompt(npc, moment, turn.utterance)
+        tokens = self.encoder.begin(segments)
         if len(tokens) > self.prompt_tokens:
             raise PromptTooLong(
                 f"the fallback prompt takes {len(tokens)} tokens, the budget is "
                 f"{self.prompt_tokens}; raise PERSONA_PROMPT_TOKENS or shorten the text"
             )
+        progress.prompt = BuiltPrompt(tokens, 0, segments)
         return self._request(ask, tokens, None)
 
     def _request(self, ask: AskRequest, tokens: list[int], on_state: OnState | None) -> Request:
         deadline = time.monotonic() + self.deadline_s
         return Request(tokens, ask.gen_params.sampling(LINE_END), on_state, deadline=deadline)
 
-    def _decide(self, vector: Vector, turn: AskedTurn) -> Decision:
-        prediction = self.heads.predict(vector)
-        spec = self.heads.spec
-        return decide(prediction, spec, self.world, turn.facts, turn.lang)
+    def _decide(self, prediction: Prediction, progress: Progress) -> Decision:
+        turn, trigger = progress.turn, self.world.trigger_def(progress.turn.scene)
+        policies = trigger.delta_policy if trigger else {}
+        rule_of = partial(flag_rule, self.world, turn.facts, nearest=progress.nearest)
+        return decide(prediction, self.heads.spec, policies, rule_of, turn.lang)
 
     def _decision_tokens(self, decision: Decision) -> list[int]:
         tokens = self.encoder.encode(decision_segments(decision.words()))
@@ -186,14 +236,14 @@ class Dialogue:
         return self.encoder.encode(decision_segments(decision.words(with_values=False)))
 
     def _finish(self, progress: Progress) -> str:
-        """What is left to say: the held-back end of the line, or an authored one for no line."""
-        rest = progress.cleaner.finish()
-        if progress.cleaner.text:
-            return rest
-        progress.fault = progress.fault or Reason.DEADLINE
+        """An authored line, if nothing else was said."""
+        if progress.line.text:
+            return ""
+        if not progress.refusals:
+            progress.fault = progress.fault or Reason.DEADLINE
         document = self.world.fallback(progress.turn.scene)
-        progress.line = self.lines.choose(document, progress.turn)
-        return progress.line
+        progress.authored = self.lines.choose(document, progress.turn)
+        return progress.authored
 
     def _state_event(self, progress: Progress) -> StateEvent:
         progress.is_state_sent = True
@@ -201,13 +251,15 @@ class Dialogue:
         turn_id = progress.turn.turn_id
         return StateEvent(turn_id, decision.delta, decision.flags, decision.details)
 
-    def _answer(self, progress: Progress) -> Answer:
-        turn, closed, is_authored = progress.turn, progress.closed, progress.line is not None
+    def _answer(self, ask: AskRequest, progress: Progress) -> Answer:
+        turn, closed, is_authored = progress.turn, progress.closed, progress.authored is not None
         decision = progress.decision or no_change(self.heads.spec)
         shown = Bearing()
         if progress.reason or is_authored:
             document, meta = self.world.fallback(turn.scene), closed.meta if closed else None
             shown = bearing(document, meta, turn.lang)
+        num_dropped = progress.prompt.num_dropped if progress.prompt else 0
+        is_truncated = not is_authored and not progress.refusals and progress.is_cut
         answer_meta = AnswerMeta(
             npc_id=turn.persona.npc_id,
             session_id=turn.session_id,
@@ -215,21 +267,48 @@ class Dialogue:
             valid=progress.reason is None,
             path="fallback" if progress.reason else "main",
             reason=progress.reason,
-            text_source="authored" if is_authored else "model",
+            text_source=progress.text_source,
             history="rebuilt" if turn.history else "fresh",
             flags_detail=decision.details,
             usage=_usage(progress.done),
             timings_ms=_timings(progress.done),
             bundle=self.bundle_id,
-            truncated=(not is_authored and progress.is_cut) or UNSET,
-            dropped_turns=progress.num_dropped or UNSET,
+            truncated=is_truncated or UNSET,
+            dropped_turns=num_dropped or UNSET,
             trigger=(closed.trigger if closed else None) or UNSET,
             unmet=(closed.unmet if closed else []) or UNSET,
             npc_action=shown.npc_action or UNSET,
             npc_emotion=shown.npc_emotion or UNSET,
+            line_refused=[refusal.reason for refusal in progress.refusals] or UNSET,
+            explain=explain(progress, self.world, self.triggers, self.encoder)
+            if ask.explain
+            else UNSET,
         )
-        text = progress.line if progress.line is not None else progress.cleaner.text
-        return Answer(text, decision.delta, decision.flags, answer_meta)
+        return Answer(progress.text, decision.delta, decision.flags, answer_meta)
+
+
+async def _may_leave(sentence: str, progress: Progress, check: LineCheck) -> bool:
+    """Whether a sentence passes every check; if not, the refusal is remembered."""
+    refusal = check.by_words(f"{progress.line.text}{sentence}")
+    if refusal is None and check.needs_meaning:
+        refusal = await asyncio.to_thread(check.by_meaning, sentence)
+    progress.note_sentence(sentence, refusal)
+    if refusal is not None:
+        progress.refusals.append(refusal)
+    return refusal is None
+
+
+def _again(request: Request, decision: list[int]) -> Request:
+    """The same line asked for once more, of another seed, after the decision that stands."""
+    sampling = request.sampling
+    seed = None if sampling.seed is None else (sampling.seed + 1) % MAX_SEED
+    temperature = max(sampling.temperature, RETRY_TEMPERATURE)
+    return replace(
+        request,
+        prompt=[*request.prompt, *decision],
+        sampling=replace(sampling, temperature=temperature, seed=seed),
+        on_state=None,
+    )
 
 
 def _usage(done: Done | None) -> UsageMeta:

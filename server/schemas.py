@@ -1,6 +1,6 @@
 """What goes over the wire: requests and answers, as msgspec schemas."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -8,6 +8,7 @@ from heads.spec import Unit
 from rag.conditions import Unmet
 from rag.documents import Lang, Scalar
 from runtime.sampling import SamplingParams
+from server.explanation import Explanation
 
 MAX_TEXT = 2_000
 """Characters of one utterance or past line."""
@@ -86,6 +87,8 @@ class AskRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     precheck_passed: bool | None = None
     gen_params: GenParams = GenParams()
     stream: bool = False
+    explain: bool = False
+    """Whether `meta.explain` tells how the answer came about."""
 
     @property
     def history(self) -> list[HistoryTurn] | None:
@@ -113,6 +116,10 @@ class FlagDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why a flag with a sufficient score was not raised."""
     unmet: list[Unmet] = []
     """The conditions that held it back."""
+    source: str | None = None
+    """Id of the flag_def that says what the flag means here."""
+    found_by: Literal["scope", "meaning"] = "scope"
+    """How that document was found: for this stage and place, or by its examples."""
 
 
 class UsageMeta(msgspec.Struct, frozen=True):
@@ -158,6 +165,9 @@ class AnswerMeta(msgspec.Struct, frozen=True, kw_only=True):
     """The conditions that closed the main path."""
     npc_action: str | msgspec.UnsetType = msgspec.UNSET
     npc_emotion: str | msgspec.UnsetType = msgspec.UNSET
+    line_refused: list[str] | msgspec.UnsetType = msgspec.UNSET
+    """Why sentences of the model did not leave, in order."""
+    explain: Explanation | msgspec.UnsetType = msgspec.UNSET
 
 
 class Answer(msgspec.Struct, frozen=True):

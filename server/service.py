@@ -1,14 +1,19 @@
 """Loads what a server needs: bundle, world, heads, model, engine; and lets go of it again."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from heads.bundle import REBUILD, Bundle, BundleError, load_bundle
 from heads.session import HeadsSession
+from rag.calibration import read_calibration
 from rag.check import check_names
+from rag.embedder import Embedder, open_embedder
+from rag.index_store import index_folder, open_index
 from rag.loader import Source
+from rag.retriever import Retriever
 from rag.world import World, read_world
 from runtime import prompt
 from runtime.encoder import PromptEncoder
@@ -16,22 +21,43 @@ from runtime.engine import Engine
 from runtime.errors import ModelError
 from runtime.llama_backend import LlamaContext, LlamaModel
 from server.pipeline import Dialogue
-from server.settings import Settings
+from server.settings import NO_EMBEDDER, Settings
 
 logger = logging.getLogger(__name__)
 
+_REPORTED_TEXTS = 512
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Service:
-    """Everything that answers requests."""
+    """Everything that answers requests; a reload replaces `dialogue`, which is for new turns."""
 
     settings: Settings
     bundle: Bundle
-    world: World
     engine: Engine
     encoder: PromptEncoder
     heads: HeadsSession
+    embedder: Embedder | None
     dialogue: Dialogue
+    reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One reload at a time."""
+
+    @property
+    def world(self) -> World:
+        """The world of new turns."""
+        return self.dialogue.world
+
+    def reload_world(self) -> World:
+        """Read the world's folder again and let new turns see it; turns in flight keep the old one.
+
+        Takes as long as what changed takes to embed. Raises WorldError, the old world still there.
+        """
+        sources = read_world(self.settings.world)
+        warn_of_names(sources, self.bundle)
+        world = World(source.document for source in sources)
+        retriever = open_retriever(self.settings, world, self.embedder)
+        self.dialogue = replace(self.dialogue, world=world, retriever=retriever)
+        return world
 
 
 @contextmanager
@@ -40,7 +66,7 @@ def open_service(
 ) -> Iterator[Service]:
     """Load all parts, run the engine, and free everything at the end.
 
-    Raises BundleError, ModelError or WorldError, each with its remedy.
+    Raises BundleError, EmbedderError, ModelError or WorldError, each with its remedy.
     """
     say(f"world {settings.world}")
     sources = read_world(settings.world)
@@ -49,6 +75,11 @@ def open_service(
     bundle = load_bundle(settings.bundle, verify_hashes=settings.verify_hashes)
     check_format(bundle)
     warn_of_names(sources, bundle)
+    embedder = None
+    if settings.embedder != NO_EMBEDDER:
+        say(f"sentence encoder {settings.embedder}")
+        embedder = open_embedder(settings.embedder)
+    retriever = open_retriever(settings, world, embedder, say)
     heads = HeadsSession(bundle.heads, bundle.manifest.heads, bundle.manifest.n_embd)
     model = LlamaModel(bundle.model)
     try:
@@ -65,16 +96,39 @@ def open_service(
                     heads=heads,
                     world=world,
                     bundle_id=bundle.id,
+                    retriever=retriever,
+                    note_tokens=settings.note_tokens,
                     prompt_tokens=min(settings.prompt_tokens, settings.n_ctx // 2),
                     deadline_s=settings.deadline_ms / 1e3,
                     on_overload=settings.on_overload,
                     fallback=settings.fallback,
                 )
-                yield Service(settings, bundle, world, engine, encoder, heads, dialogue)
+                yield Service(settings, bundle, engine, encoder, heads, embedder, dialogue)
         finally:
             context.close()
     finally:
         model.close()
+
+
+def open_retriever(
+    settings: Settings,
+    world: World,
+    embedder: Embedder | None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Retriever | None:
+    """The index of a world, of which only what is new is embedded. Raises EmbedderError."""
+    if embedder is None:
+        return None
+    calibration = read_calibration(settings.embedder, embedder.id, embedder.dim)
+    folder = index_folder(settings.world, embedder.id)
+
+    def on_progress(done: int, total: int) -> None:
+        if done == total or done % _REPORTED_TEXTS == 0:
+            say(f"world index: {done} of {total} new texts embedded")
+
+    index, report = open_index(world.documents, embedder, folder, on_progress)
+    say(f"world index: {report.num_texts} texts, {report.num_embedded} of them embedded now")
+    return Retriever(embedder, index, calibration)
 
 
 def warn_of_names(sources: Sequence[Source], bundle: Bundle) -> None:

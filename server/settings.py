@@ -8,9 +8,11 @@ from typing import Annotated, Literal
 import msgspec
 
 from heads.bundle import default_bundle_folder
+from rag.embedder import DEFAULT
 from rag.schema_errors import locate
 
 PREFIX = "PERSONA_"
+NO_EMBEDDER = "none"
 _FOREIGN = {"PERSONA_CACHE"}  # read by heads.bundle
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -29,6 +31,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     bundle: Path = msgspec.field(default_factory=default_bundle_folder)
     world: Path = Path("worlds/mulmaru")
+    embedder: Annotated[str, msgspec.Meta(min_length=1)] = DEFAULT
+    """Sentence encoder: `default`, `use`, `none`, or the folder of an exported one."""
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8000
     verify_hashes: bool = True
@@ -44,9 +48,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Who speaks where the main path is closed: the model, or the world's authored lines."""
     prompt_tokens: Annotated[int, msgspec.Meta(ge=256)] = 2_048
     """Budget of a prompt: older turns of the history are dropped to fit it."""
+    note_tokens: Annotated[int, msgspec.Meta(ge=0)] = 160
+    """Budget of the lore and model dialogues that one turn brings into the prompt."""
     deadline_ms: Count = 60_000
     """Time a reply may take before it is cut or replaced by an authored line."""
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1_024)] = 1_048_576
+    admin_key: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    """Bearer token of the admin routes; without one they answer callers on this machine only."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 

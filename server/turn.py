@@ -1,18 +1,14 @@
-"""One request, read against the world: who is asked, where, and with which prompt."""
+"""One request, read against the world: who is asked, where, and in which state."""
 
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rag.conditions import UNKNOWN_REPUTATION, Facts
 from rag.documents import ANY, Lang, NpcPersona, Scalar
 from rag.language import detect_language
-from rag.prompting import npc_for_prompt, rag_for_prompt
 from rag.scopes import Scene
 from rag.world import World
-from runtime.encoder import PromptEncoder
-from runtime.errors import PromptTooLong
-from runtime.prompt import Npc, StateValue, Transcript, Turn
+from runtime.prompt import StateValue
 from server.errors import UnknownNpc
 from server.preprocess import clean_text, utterance_of
 from server.schemas import AskRequest, HistoryTurn
@@ -39,14 +35,6 @@ class AskedTurn:
     def utterance(self) -> str:
         """What the player said, cleaned."""
         return self.facts.utterance
-
-
-@dataclass(frozen=True, slots=True)
-class BuiltPrompt:
-    """Token ids that end with `<STATE>`, and how many old turns did not fit."""
-
-    tokens: list[int]
-    num_dropped: int
 
 
 def read_turn(ask: AskRequest, world: World) -> AskedTurn:
@@ -77,45 +65,6 @@ def read_turn(ask: AskRequest, world: World) -> AskedTurn:
         facts=_facts(ask, scene, npc_state, utterance),
         history=history,
     )
-
-
-def build_prompt(turn: AskedTurn, world: World, encoder: PromptEncoder, budget: int) -> BuiltPrompt:
-    """The transcript of the history and this turn, in at most `budget` tokens.
-
-    The oldest half of the history goes at once, as often as is needed. Raises PromptTooLong when
-    the turn does not fit even alone.
-    """
-    transcript = Transcript()
-    npc: Npc = npc_for_prompt(turn.persona, turn.lang)
-    head = encoder.begin(transcript.begin(npc))
-    description, instructions = rag_for_prompt(world, turn.scene, turn.lang)
-    asked = Turn(turn.utterance, turn.state, description, instructions)
-    tail = encoder.encode(transcript.open_turn(asked))
-    room = budget - len(head) - len(tail)
-    if room < 0:
-        raise PromptTooLong(
-            f"the NPC's description and this turn take {budget - room} tokens, the budget is "
-            f"{budget}; raise PERSONA_PROMPT_TOKENS or shorten the text"
-        )
-    past = _recent_turns(turn.history, transcript, encoder, room)
-    tokens = [*head, *(token for tokens in past for token in tokens), *tail]
-    return BuiltPrompt(tokens, len(turn.history) - len(past))
-
-
-def _recent_turns(
-    history: Sequence[HistoryTurn], transcript: Transcript, encoder: PromptEncoder, room: int
-) -> list[list[int]]:
-    """The encoded newest turns of `history` that fit `room`, halving it until they do."""
-    fitting: list[list[int]] = []
-    for turn in reversed(history):
-        tokens = encoder.encode(transcript.past_turn(turn.player, turn.npc))
-        if (room := room - len(tokens)) < 0:
-            break
-        fitting.append(tokens)
-    count = len(history)
-    while count > len(fitting):
-        count //= 2
-    return fitting[:count][::-1]
 
 
 def _npc_state(ask: AskRequest, persona: NpcPersona) -> dict[str, str | float]:

@@ -18,7 +18,7 @@ from onnx import helper
 from transformers import XLMRobertaConfig, XLMRobertaModel
 
 from export.encoder import EncoderError, EncoderOptions, export_encoder
-from export.encoder_cli import TARGETS, add_commands
+from export.encoder_cli import TARGETS, add_actions
 from export.errors import BuildError
 from heads.bundle import file_sha256
 from rag.embedder import (
@@ -54,8 +54,8 @@ TEXTS = [
 
 def run(*arguments: str) -> int:
     parser = argparse.ArgumentParser()
-    add_commands(parser.add_subparsers())
-    args = parser.parse_args(["embedder", "export", *arguments])
+    add_actions(parser.add_subparsers())
+    args = parser.parse_args(["export", *arguments])
     code: int = args.run(args)
     return code
 

@@ -1,3 +1,4 @@
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -7,6 +8,7 @@ from heads.session import Prediction
 from heads.spec import DeltaSpec, FlagSpec, HeadSpec
 from rag.conditions import Facts
 from rag.documents import Document, FlagDef, Lang, NpcPersona, TriggerDef
+from rag.flags import flag_rule
 from rag.scopes import Scene
 from rag.world import World
 from server.decide import Decision, bounded, decide, no_change
@@ -34,7 +36,10 @@ def decided(
         dict(zip(("trust", "relationship"), delta, strict=True)),
         dict(zip(("give_item", "npc_main_story"), scores, strict=True)),
     )
-    return decide(prediction, SPEC, World([PERSONA, *documents]), facts, lang)
+    world = World([PERSONA, *documents])
+    trigger = world.trigger_def(facts.scene)
+    policies = trigger.delta_policy if trigger else {}
+    return decide(prediction, SPEC, policies, partial(flag_rule, world, facts), lang)
 
 
 def policies(**parts: Any) -> TriggerDef:

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from runtime.prompt import Special
 from server.gate import check_gate
-from server.pipeline import Dialogue, PipelineEvent, Progress
+from server.pipeline import Dialogue, PipelineEvent
+from server.progress import Progress
 from server.schemas import AskRequest
 from server.service import Service
-from server.turn import AskedTurn, build_prompt
+from server.turn import AskedTurn
+from server.turn_prompt import build_prompt
 from tests.server.serving import ask_body, client_of, read_events
 
 TEXT = st.one_of(
@@ -38,7 +40,7 @@ JSON = st.recursive(
 )
 PLACES = [
     *("npc_id", "player_id", "text", "user_input", "session_id", "lang", "stream", "context"),
-    *("dialogue_history", "precheck_passed", "gen_params", "unknown"),
+    *("dialogue_history", "precheck_passed", "gen_params", "explain", "unknown"),
     *("context.player_state", "context.player_state.items", "context.player_state.position"),
     *("context.game_state", "context.game_state.quest_stage", "context.game_state.location"),
     *("context.npc_state.trust", "context.npc_state.npc_mood", "context.npc_config"),
@@ -70,9 +72,11 @@ class PolicyOnly(Dialogue):
         """The prompt is built, the sampling checked, the answer authored."""
         build_prompt(turn, self.world, self.encoder, 10**6)
         ask.gen_params.sampling("\n")
-        progress = Progress(turn, check_gate(turn, ask.precheck_passed, self.world))
+        fired = self.triggers.by_keyword(turn.scene, turn.utterance)
+        closed = check_gate(turn, ask.precheck_passed, self.world, fired)
+        progress = Progress(turn, ask.precheck_passed, closed)
         self._finish(progress)
-        yield self._answer(progress)
+        yield self._answer(ask, progress)
 
 
 @pytest.fixture(scope="module")

@@ -59,11 +59,23 @@ def test_a_text_without_tags_loses_white_space_only(pieces: list[str]) -> None:
         ("<state></Player_State>", ""),
         ("   ", ""),
         ("a  b\u3000c", "a b c"),
+        ("<RESPONSE>Hello.</RESPONSE><DELTA>trust=0.1</DELTA><FLAG>give_item=1</FLAG>", "Hello."),
+        ("Hello.<DELTA>trust=0.1 never closed", "Hello."),
+        ("<DELTA>trust=0.1<RESPONSE>Hello.", "Hello."),
     ],
 )
 def test_tags_go_and_what_merely_looks_like_one_stays(text: str, line: str) -> None:
     assert clean([text])[0] == line
     assert clean(list(text))[0] == line
+
+
+def test_what_other_models_write_beside_the_line_is_told_apart() -> None:
+    cleaner = ReplyCleaner()
+    for piece in "<response>Hi.</response><delta>trust=0.1</delta> <FLAG> give_item=1":
+        cleaner.push(piece)
+    cleaner.finish()
+    assert cleaner.text == "Hi."
+    assert cleaner.asides == {"DELTA": "trust=0.1", "FLAG": "give_item=1"}
 
 
 def test_words_are_released_as_they_come() -> None:

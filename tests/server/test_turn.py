@@ -14,7 +14,8 @@ from runtime.errors import PromptTooLong
 from runtime.prompt import Special
 from server.errors import InvalidField, UnknownNpc
 from server.schemas import AskRequest, HistoryTurn
-from server.turn import AskedTurn, build_prompt, read_turn
+from server.turn import AskedTurn, read_turn
+from server.turn_prompt import build_prompt
 from tests.server.small_world import DOCUMENTS
 
 WORLD = World(msgspec.convert(DOCUMENTS, list[Document]))

@@ -9,7 +9,8 @@ from runtime.encoder import PromptEncoder, find_special_ids
 from runtime.llama_backend import Chunk, LlamaContext, LlamaModel, Vector
 from runtime.prompt import End, Segment, Special, Transcript, decision_segments
 from server.schemas import HistoryTurn
-from server.turn import AskedTurn, build_prompt
+from server.turn import AskedTurn
+from server.turn_prompt import build_prompt
 from tests.train.turns import WORLD, label
 from train.dataset import TurnLabel
 from train.states import Form, LabelledState, StateReader, decision_words, make_turn, stack

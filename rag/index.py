@@ -1,0 +1,186 @@
+"""The vectors of a world, kept on disk by content, and the two ways to search them.
+
+Inside one NPC's documents the search is exact; over the whole world it goes by an hnswlib graph.
+A document is found by its own text and by the questions that are asked of it: its score is the mean
+of its best passages, which one lucky match alone cannot win.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import hnswlib
+import numpy as np
+import numpy.typing as npt
+
+from rag.documents import ANY
+from rag.embedder import Vectors
+from rag.searchable import Note, Passage, Searchable
+
+Rows = npt.NDArray[np.int64]
+Vector = npt.NDArray[np.float32]
+
+NUM_BEST = 3
+"""Passages whose mean is a document's score. On questions of a second author, asked of an index of
+the first's: 1 finds 0.83 within an NPC among three, 3 finds 0.87, 5 finds 0.84 (docs/retrieval.md).
+"""
+NUM_PASSAGES = 64
+"""Passages that are looked at; a document's others count as if they were the last of these."""
+GRAPH_LINKS, GRAPH_EFFORT, SEARCH_EFFORT = 16, 200, 128
+"""hnswlib's M, ef_construction and ef."""
+_FEW_ROWS = 4_096
+"""Up to so many allowed passages comparing them all is faster than a filtered walk of the graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A document, how near it is (a cosine), and the passage that is nearest."""
+
+    document: Note
+    score: float
+    passage: str
+
+
+class WorldIndex:
+    """A world's vectors. Build it with `rag.index_store.open_index`.
+
+    `vectors` float32 [n_texts, dim] are unit vectors of `texts`; `graph` holds the passages of
+    `content.notes` by their number.
+    """
+
+    def __init__(
+        self, content: Searchable, texts: Sequence[str], vectors: Vectors, graph: hnswlib.Index
+    ) -> None:
+        self._notes = content.notes
+        self._row_of = {text: row for row, text in enumerate(texts)}
+        self._vectors = vectors
+        rows = self.rows(passage.text for passage in self._notes)
+        is_plain = bool(len(rows)) and bool((rows == np.arange(len(rows))).all())
+        self._note_vectors = vectors[: len(rows)] if is_plain else vectors[rows]
+        self._graph = graph
+        self._graph.set_ef(SEARCH_EFFORT)
+        numbers: dict[str, list[int]] = defaultdict(list)
+        self._num_passages: dict[str, int] = defaultdict(int)
+        for number, passage in enumerate(self._notes):
+            numbers[passage.document.npc_id].append(number)
+            self._num_passages[passage.document.id] += 1
+        self._by_npc = {npc: slice(group[0], group[-1] + 1) for npc, group in numbers.items()}
+
+    @property
+    def num_passages(self) -> int:
+        """Texts under which documents are found."""
+        return len(self._notes)
+
+    def rows(self, texts: Iterable[str]) -> Rows:
+        """Where the vectors of `texts` are. Raises KeyError for a text that the world lacks."""
+        return np.fromiter((self._row_of[text] for text in texts), np.int64)
+
+    def vectors(self, texts: Iterable[str]) -> Vectors:
+        """The vectors of the world's `texts`, float32 [n, dim]."""
+        return self._vectors[self.rows(texts)]
+
+    def nearest(self, vector: Vector, texts: Sequence[str]) -> tuple[float, str]:
+        """The cosine and the text of whichever of the world's `texts` is nearest; (-1, "")."""
+        if not texts:
+            return -1.0, ""
+        cosines = self.vectors(texts) @ vector
+        best = int(cosines.argmax())
+        return float(cosines[best]), texts[best]
+
+    def near(
+        self,
+        vector: Vector,
+        npc_id: str,
+        limit: int,
+        is_wanted: Callable[[Note], bool] = lambda _: True,
+    ) -> list[Match]:
+        """The `limit` nearest of an NPC's own notes and everybody's, exactly; best first."""
+        parts = [self._by_npc[npc] for npc in (npc_id, ANY) if npc in self._by_npc]
+        if not parts:
+            return []
+        numbers = np.concatenate([np.arange(part.start, part.stop) for part in parts])
+        cosines = np.concatenate([self._note_vectors[part] @ vector for part in parts])
+        matches = self._matches(*_largest(numbers, cosines, NUM_PASSAGES), len(numbers))
+        return [match for match in matches if is_wanted(match.document)][:limit]
+
+    def search(
+        self, vector: Vector, limit: int, npcs: Collection[str] | None = None
+    ) -> list[Match]:
+        """The `limit` nearest notes of the world, or of `npcs` alone, by the graph; best first."""
+        return self._matches(*self.passages(vector, max(NUM_PASSAGES, limit), npcs), limit)
+
+    def passages(
+        self, vector: Vector, limit: int, npcs: Collection[str] | None = None
+    ) -> tuple[Rows, Vector]:
+        """`(numbers, cosines)` of the nearest passages, best first."""
+        if npcs is None:
+            return self._walk(vector, min(limit, len(self._notes)), None)
+        parts = [self._by_npc[npc] for npc in npcs if npc in self._by_npc]
+        count = sum(part.stop - part.start for part in parts)
+        if count == 0:
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        if count <= _FEW_ROWS:
+            numbers = np.concatenate([np.arange(part.start, part.stop) for part in parts])
+            cosines = np.concatenate([self._note_vectors[part] @ vector for part in parts])
+            return _largest(numbers, cosines, limit)
+        is_allowed = np.zeros(len(self._notes), bool)
+        for part in parts:
+            is_allowed[part] = True
+        return self._walk(vector, min(limit, count), is_allowed)
+
+    def exact(self, vector: Vector, limit: int) -> tuple[Rows, Vector]:
+        """What `passages` approximates, by comparing every passage: for measurements."""
+        cosines = self._note_vectors @ vector
+        return _largest(np.arange(len(cosines)), cosines, limit)
+
+    def _walk(
+        self, vector: Vector, limit: int, is_allowed: npt.NDArray[np.bool_] | None
+    ) -> tuple[Rows, Vector]:
+        """The graph's answer; with a filter, enough is fetched for what the filter leaves."""
+        if limit == 0:
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        wanted = limit
+        while True:
+            self._graph.set_ef(max(SEARCH_EFFORT, wanted))
+            labels, distances = self._graph.knn_query(vector, k=wanted, num_threads=1)
+            numbers, cosines = labels[0].astype(np.int64), 1 - distances[0]
+            if is_allowed is None:
+                return numbers, cosines
+            kept = is_allowed[numbers]
+            if kept.sum() >= limit or wanted == len(self._notes):
+                return numbers[kept][:limit], cosines[kept][:limit]
+            wanted = min(len(self._notes), wanted * 4)
+
+    def _matches(self, numbers: Rows, cosines: Vector, limit: int) -> list[Match]:
+        """Documents by the mean of their best passages among the ranked ones."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for rank, number in enumerate(numbers.tolist()):
+            found[self._notes[number].document.id].append(rank)
+        floor = float(cosines[-1]) if len(cosines) else 0.0
+        matches = []
+        for name, ranks in found.items():
+            count = min(NUM_BEST, self._num_passages[name])
+            best = [float(cosines[rank]) for rank in ranks[:count]]
+            best += [floor] * (count - len(best))
+            nearest: Passage = self._notes[int(numbers[ranks[0]])]
+            document = nearest.document
+            matches.append(Match(document, sum(best) / count, nearest.text))  # type: ignore[arg-type]
+        return sorted(matches, key=lambda match: -match.score)[:limit]
+
+
+def make_graph(vectors: Vectors, num_threads: int) -> hnswlib.Index:
+    """A graph over all rows of `vectors`, float32 [n, dim], by inner product."""
+    graph = hnswlib.Index(space="ip", dim=vectors.shape[1])
+    graph.init_index(max(1, len(vectors)), GRAPH_EFFORT, GRAPH_LINKS, random_seed=1)
+    if len(vectors):
+        graph.add_items(vectors, num_threads=num_threads)
+    return graph
+
+
+def _largest(numbers: Rows, values: Vector, limit: int) -> tuple[Rows, Vector]:
+    """The `limit` largest of `values` with their numbers, in falling order; ties by number."""
+    if len(values) > limit:
+        kept = np.argpartition(-values, limit - 1)[:limit]
+        numbers, values = numbers[kept], values[kept]
+    order = np.lexsort((numbers, -values))
+    return numbers[order], values[order]

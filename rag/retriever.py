@@ -1,0 +1,69 @@
+"""What an utterance calls to mind: the notes of an NPC that are near it in meaning."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rag.calibration import Calibration, HostilityDetector
+from rag.documents import ANY, DialogueTurn, Lang, Lore, localise
+from rag.embedder import Embedder
+from rag.index import Match, Vector, WorldIndex
+from rag.scopes import Scene
+from rag.searchable import Note
+
+NUM_CANDIDATES = 8
+"""Notes that are ranked; the prompt's budget decides how many of them are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retriever:
+    """An encoder, what it made of a world, and what its cosines mean."""
+
+    embedder: Embedder
+    index: WorldIndex
+    calibration: Calibration
+
+    @property
+    def detector(self) -> HostilityDetector | None:
+        """The encoder's detector of attacks, if it has one."""
+        found = self.calibration.detector
+        return HostilityDetector(found) if found else None
+
+    def encode(self, text: str) -> Vector:
+        """The unit vector of a text, float32 [dim]."""
+        vector: Vector = self.embedder.encode([text])[0]
+        return vector
+
+    def notes(self, vector: Vector, scene: Scene, lang: Lang) -> list[Match]:
+        """Lore and model dialogues that may be told at `scene`, nearest first, far ones too."""
+        return self.index.near(
+            vector, scene.npc_id, NUM_CANDIDATES, lambda note: _may_tell(note, scene, lang)
+        )
+
+    def is_near(self, match: Match) -> bool:
+        """Whether a note is worth showing."""
+        return match.score >= self.calibration.note
+
+
+def _may_tell(note: Note, scene: Scene, lang: Lang) -> bool:
+    """Whether a note belongs to the scene.
+
+    A place on lore is what it is about, not where it may be told; descriptions are looked up by
+    scope, never by meaning, or a later stage would spoil an earlier one.
+    """
+    if note.quest_stage not in (ANY, scene.quest_stage):
+        return False
+    if isinstance(note, DialogueTurn):
+        return note.lang == lang and note.location in (ANY, scene.location)
+    return isinstance(note, Lore)
+
+
+def note_text(note: Note, lang: Lang) -> str:
+    """A note as a prompt tells it."""
+    if isinstance(note, DialogueTurn):
+        return f"{note.player} → {note.npc}"
+    return localise(note.content, lang)
+
+
+def note_ids(matches: Sequence[Match]) -> list[str]:
+    """The ids of the documents found, in order."""
+    return [match.document.id for match in matches]

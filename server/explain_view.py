@@ -1,0 +1,128 @@
+"""`persona ask --explain`: the explanation of a turn as text for a terminal."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from rag.conditions import Checked
+from server.explanation import ExplainedGate, Explanation
+from server.schemas import Answer
+
+_YES, _NO = "[green]✓[/green]", "[red]✗[/red]"
+
+
+def explanation_view(answer: Answer, explanation: Explanation) -> Group:
+    """Every decision, top to bottom in the order in which it was made."""
+    return Group(*_sections(answer, explanation))
+
+
+def _sections(answer: Answer, explanation: Explanation) -> Iterator[RenderableType]:
+    yield Panel(_scene(explanation), title="1  where", title_align="left")
+    yield Panel(_gate(explanation.gate), title="2  the gate", title_align="left")
+    yield Panel(_notes(explanation), title="3  what comes to mind", title_align="left")
+    yield Panel(_prompt(explanation), title="4  the prompt", title_align="left")
+    yield Panel(_decision(explanation), title="5  the decision", title_align="left")
+    yield Panel(_line(answer, explanation), title="6  the line", title_align="left")
+
+
+def _scene(explanation: Explanation) -> Tree:
+    scene = explanation.scene
+    known = "" if scene.is_stage_known else " [yellow](no stage of this NPC)[/yellow]"
+    tree = Tree(f"{scene.npc_id} · {scene.quest_stage}{known} · {scene.location} · {scene.lang}")
+    for kind, name in scene.documents.items():
+        tree.add(f"{kind}: {name or '[dim]none applies[/dim]'}")
+    return tree
+
+
+def _gate(gate: ExplainedGate) -> Group:
+    verdict = f"{_YES} open" if gate.open else f"{_NO} closed: [bold]{gate.reason}[/bold]"
+    if gate.precheck_passed is not None:
+        verdict += f"   (the game says precheck_passed = {str(gate.precheck_passed).lower()})"
+    parts: list[RenderableType] = [Text.from_markup(verdict)]
+    if gate.triggers:
+        table = Table("forbidden list", "keyword", "score", "nearest example", box=None)
+        for trigger in gate.triggers:
+            score = trigger.cosine if trigger.attack_score is None else trigger.attack_score
+            shown = "-"
+            if score is not None and trigger.threshold is not None:
+                kind = "cosine" if trigger.attack_score is None else "attack"
+                shown = f"{kind} {score:.3f} (fires at {trigger.threshold:.3f})"
+            mark = f"{_NO} " if trigger.fired else ""
+            keyword = trigger.keyword or "-"
+            table.add_row(mark + trigger.id, keyword, shown, trigger.nearest_example or "-")
+        parts.append(table)
+    parts.append(_conditions(gate.conditions))
+    return Group(*parts)
+
+
+def _conditions(conditions: Sequence[Checked]) -> RenderableType:
+    if not conditions:
+        return Text("no conditions", style="dim")
+    table = Table("", "condition", "needed", "found", box=None)
+    for check in conditions:
+        table.add_row(_YES if check.holds else _NO, check.key, check.needed, check.found)
+    return table
+
+
+def _notes(explanation: Explanation) -> RenderableType:
+    if not explanation.notes:
+        return Text("nothing was searched", style="dim")
+    table = Table("", "document", "score", "nearest passage", "", box=None)
+    for note in explanation.notes:
+        table.add_row(
+            _YES if note.shown else "",
+            note.id,
+            f"{note.score:.3f}",
+            note.nearest_passage,
+            note.why_not or "",
+        )
+    return table
+
+
+def _prompt(explanation: Explanation) -> RenderableType:
+    table = Table("block", "tokens", "text", box=None)
+    for block in explanation.prompt:
+        table.add_row(block.block, str(block.tokens), Text(block.text, overflow="fold"))
+    total = sum(block.tokens for block in explanation.prompt)
+    table.add_row("[dim]all[/dim]", f"[dim]{total}[/dim]", "")
+    return table
+
+
+def _decision(explanation: Explanation) -> Group:
+    deltas = Table("delta", "heads", "policy", "final", box=None)
+    for name, delta in explanation.deltas.items():
+        policy = ", ".join(f"{k} {v:g}" for k, v in (delta.policy or {}).items()) or "-"
+        deltas.add_row(name, f"{delta.raw:+.4f}", policy, f"[bold]{delta.final:+.3f}[/bold]")
+    flags = Table("flag", "score", "threshold", "document", "why", box=None)
+    for name, flag in explanation.flags.items():
+        unmet = ", ".join(
+            f"{c.key}: {c.needed} (found {c.found})" for c in flag.conditions if not c.holds
+        )
+        is_low = flag.score < flag.threshold
+        why = "score below threshold" if is_low else (flag.held_back or "raised")
+        if unmet:
+            why += f"; unmet: {unmet}"
+        found = f"{flag.source or '-'}{' (by meaning)' if flag.found_by == 'meaning' else ''}"
+        flags.add_row(
+            f"{_YES if flag.raised else ' '} {name}",
+            f"{flag.score:.4f}",
+            f"{flag.threshold:.4f} ({flag.threshold_from})",
+            found,
+            why,
+        )
+    told = Text(f"told to the model: {explanation.decision or 'nothing'}", style="dim")
+    return Group(deltas, flags, told)
+
+
+def _line(answer: Answer, explanation: Explanation) -> RenderableType:
+    table = Table("", "sentence", "why not", box=None)
+    for sentence in explanation.line:
+        why = f"{sentence.refused}: {sentence.because}" if sentence.refused else ""
+        attempt = "" if sentence.attempt == 1 else f" (attempt {sentence.attempt})"
+        table.add_row(_YES if sentence.released else _NO, sentence.text + attempt, why)
+    source = Text(f"{answer.meta.text_source}: {answer.text}")
+    return Group(table, source)

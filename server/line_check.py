@@ -1,0 +1,64 @@
+"""What an NPC must not say: banned words, talk of being a program, the world's bad examples."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rag.documents import MainResValidate
+from rag.keywords import find_keyword
+from rag.retriever import Retriever
+
+_BREAKS = (
+    r"\bas an? (?:ai|artificial intelligence|language model|assistant|chatbot)\b",
+    r"\b(?:i am|i'm|i was) (?:just |only )?an? (?:ai|artificial intelligence|language model|chatbot"
+    r"|virtual assistant|computer program)\b",
+    r"\blarge language model\b",
+    r"\b(?:openai|chatgpt|anthropic)\b",
+    r"(?:저는|나는|전|난|제가|내가)\s*(?:그저\s*|단지\s*)?(?:ai|에이아이|인공\s*지능|언어\s*모델|챗봇)",
+    r"(?:ai|인공\s*지능|언어\s*모델|챗봇)(?:으로서|로서|이라서|라서|이기 때문|이므로)",
+    r"(?:대규모|거대)\s*언어\s*모델",
+)
+PERSONA_BREAK = re.compile("|".join(f"(?:{pattern})" for pattern in _BREAKS), re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a sentence must not leave: `reason` is one of REASONS, `because` what it ran into."""
+
+    reason: str
+    because: str
+
+
+REASONS = ("banned_word", "persona_break", "like_a_bad_example")
+
+
+@dataclass(frozen=True, slots=True)
+class LineCheck:
+    """The checks of one scene."""
+
+    banned: Sequence[str] = ()
+    examples: MainResValidate | None = None
+    retriever: Retriever | None = None
+
+    @property
+    def needs_meaning(self) -> bool:
+        """Whether sentences are compared with examples, which takes milliseconds."""
+        return bool(self.retriever and self.examples and self.examples.examples_negative)
+
+    def by_words(self, sentence: str) -> Refusal | None:
+        """What the words alone say against a sentence."""
+        if word := find_keyword(sentence, self.banned):
+            return Refusal("banned_word", word)
+        if match := PERSONA_BREAK.search(sentence):
+            return Refusal("persona_break", match.group())
+        return None
+
+    def by_meaning(self, sentence: str) -> Refusal | None:
+        """Whether a sentence means the same as a bad example, and more so than as any good one."""
+        if not self.retriever or not self.examples or not sentence.strip():
+            return None
+        vector = self.retriever.encode(sentence.strip())
+        bad, example = self.retriever.index.nearest(vector, self.examples.examples_negative)
+        good, _ = self.retriever.index.nearest(vector, self.examples.examples_positive)
+        is_bad = bad >= self.retriever.calibration.same and bad > good
+        return Refusal("like_a_bad_example", example) if is_bad else None

@@ -1,0 +1,86 @@
+"""One turn on its way through the pipeline: the object that carries all of its state."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from heads.session import Prediction
+from rag.index import Match, Vector, WorldIndex
+from runtime.sequence import Done, FinishReason
+from server.decide import Decision
+from server.explanation import ExplainedSentence
+from server.fallback import Reason
+from server.gate import Closed
+from server.line import Line
+from server.line_check import Refusal
+from server.turn import AskedTurn
+from server.turn_prompt import BuiltPrompt
+
+
+@dataclass(slots=True)
+class Progress:
+    """What one turn has come to so far."""
+
+    turn: AskedTurn
+    precheck_passed: bool | None = None
+    closed: Closed | None = None
+    vector: Vector | None = None
+    """The utterance, embedded."""
+    index: WorldIndex | None = None
+    recalled: list[tuple[Match, bool]] = field(default_factory=list)
+    """The notes that were ranked, and whether each is near enough to show."""
+    note_threshold: float | None = None
+    shown: list[Match] = field(default_factory=list)
+    prompt: BuiltPrompt | None = None
+    prediction: Prediction | None = None
+    decision: Decision | None = None
+    decision_tokens: list[int] = field(default_factory=list)
+    is_state_sent: bool = False
+    line: Line = field(default_factory=Line)
+    sentences: list[ExplainedSentence] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    num_attempts: int = 0
+    done: Done | None = None
+    fault: Reason | None = None
+    authored: str | None = None
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why this is a fallback; None on the main path."""
+        if self.closed:
+            return self.closed.reason
+        return self.fault if self.decision is None else None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the line ends where it had to, not where it wanted to."""
+        return self.done is None or self.done.finish_reason is not FinishReason.STOP
+
+    @property
+    def text(self) -> str:
+        """The line of the answer."""
+        return self.line.text if self.authored is None else self.authored
+
+    @property
+    def text_source(self) -> str:
+        """Who made the line."""
+        if self.authored is not None:
+            return "authored"
+        return "model" if self.num_attempts < 2 else "regenerated"
+
+    def nearest(self, texts: Sequence[str]) -> float:
+        """The cosine of the utterance to the nearest of the world's `texts`; -1 without any."""
+        if self.index is None or self.vector is None:
+            return -1.0
+        return self.index.nearest(self.vector, texts)[0]
+
+    def note_sentence(self, text: str, refusal: Refusal | None) -> None:
+        """Remember a sentence of the model, for `explain`."""
+        self.sentences.append(
+            ExplainedSentence(
+                text=text.strip(),
+                released=refusal is None,
+                refused=refusal.reason if refusal else None,
+                because=refusal.because if refusal else None,
+                attempt=self.num_attempts,
+            )
+        )

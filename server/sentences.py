@@ -1,0 +1,38 @@
+"""Cuts a streamed line into sentences, so that each can be checked before it is released."""
+
+import re
+
+_END = re.compile(r"""[.!?。！？]+[…~]*["'”’」』)\]]*(?=\s)""")
+"""The end of a sentence, once white space follows: "3.5" has none, and "그게…" goes on."""
+CUT = "…"
+
+
+class Sentences:
+    """Collects text and gives it back sentence by sentence, white space kept with what follows."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._num_given = 0
+
+    def push(self, text: str) -> list[str]:
+        """The sentences that `text` completes."""
+        self._held += text
+        whole = []
+        while match := _END.search(self._held):
+            whole.append(self._held[: match.end()])
+            self._held = self._held[match.end() :]
+        self._num_given += len(whole)
+        return whole
+
+    def finish(self, *, is_cut: bool) -> str:
+        """The last sentence, possibly empty.
+
+        Of a line that was cut, a sentence without its end is left out; if it is the only one, it
+        ends with its last whole word and an ellipsis.
+        """
+        rest, self._held = self._held, ""
+        if not is_cut or not rest.strip() or _END.search(f"{rest} "):
+            return rest
+        if self._num_given:
+            return ""
+        return rest.rsplit(" ", 1)[0].rstrip(" ,;:") + CUT

@@ -1,0 +1,100 @@
+"""The prompt of a turn: the history and the turn itself, within a budget of tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rag.documents import Lang
+from rag.index import Match
+from rag.prompting import npc_for_prompt, rag_for_prompt
+from rag.retriever import note_text
+from rag.world import World
+from runtime.encoder import PromptEncoder
+from runtime.errors import PromptTooLong
+from runtime.prompt import Segment, Special, Transcript, Turn
+from server.explanation import ExplainedBlock
+from server.schemas import HistoryTurn
+from server.turn import AskedTurn
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltPrompt:
+    """Token ids that end with `<STATE>`, and how many old turns did not fit."""
+
+    tokens: list[int]
+    num_dropped: int
+    segments: list[Segment] = field(default_factory=list)
+    """What the tokens say, for `explain`."""
+
+
+def build_prompt(
+    turn: AskedTurn, world: World, encoder: PromptEncoder, budget: int, notes: Sequence[str] = ()
+) -> BuiltPrompt:
+    """The transcript of the history and this turn, in at most `budget` tokens.
+
+    The oldest half of the history goes at once, as often as is needed. Raises PromptTooLong when
+    the turn does not fit even alone.
+    """
+    transcript = Transcript()
+    opening = transcript.begin(npc_for_prompt(turn.persona, turn.lang))
+    head = encoder.begin(opening)
+    description, instructions = rag_for_prompt(world, turn.scene, turn.lang)
+    asked = Turn(turn.utterance, turn.state, description, instructions, notes)
+    closing = transcript.open_turn(asked)
+    tail = encoder.encode(closing)
+    room = budget - len(head) - len(tail)
+    if room < 0:
+        raise PromptTooLong(
+            f"the NPC's description and this turn take {budget - room} tokens, the budget is "
+            f"{budget}; raise PERSONA_PROMPT_TOKENS or shorten the text"
+        )
+    past = _recent_turns(turn.history, transcript, encoder, room)
+    tokens = [*head, *(token for _, ids in past for token in ids), *tail]
+    segments = [*opening, *(part for parts, _ in past for part in parts), *closing]
+    return BuiltPrompt(tokens, len(turn.history) - len(past), segments)
+
+
+def fitting_notes(
+    matches: Sequence[Match], lang: Lang, encoder: PromptEncoder, budget: int
+) -> list[Match]:
+    """The nearest of `matches` whose texts together take at most `budget` tokens."""
+    chosen: list[Match] = []
+    for match in matches:
+        size = len(encoder.encode([note_text(match.document, lang)]))
+        if size <= budget:
+            chosen.append(match)
+            budget -= size
+    return chosen
+
+
+def explain_blocks(segments: Sequence[Segment], encoder: PromptEncoder) -> list[ExplainedBlock]:
+    """The blocks of a prompt with their sizes; the special token that opens one counts."""
+    blocks: list[list[Segment]] = []
+    for segment in segments:
+        if isinstance(segment, Special) or not blocks:
+            blocks.append([])
+        blocks[-1].append(segment)
+    return [
+        ExplainedBlock(
+            str(block[0]).strip("<>"),
+            len(encoder.encode(block)),
+            "".join(part for part in block[1:] if isinstance(part, str)),
+        )
+        for block in blocks
+    ]
+
+
+def _recent_turns(
+    history: Sequence[HistoryTurn], transcript: Transcript, encoder: PromptEncoder, room: int
+) -> list[tuple[list[Segment], list[int]]]:
+    """The newest turns of `history` that fit `room`, halving it until they do, with their ids."""
+    fitting: list[tuple[list[Segment], list[int]]] = []
+    for turn in reversed(history):
+        segments = transcript.past_turn(turn.player, turn.npc)
+        tokens = encoder.encode(segments)
+        if (room := room - len(tokens)) < 0:
+            break
+        fitting.append((segments, tokens))
+    count = len(history)
+    while count > len(fitting):
+        count //= 2
+    return fitting[:count][::-1]

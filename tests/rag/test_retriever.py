@@ -1,0 +1,156 @@
+"""Which notes an NPC is reminded of, and which would tell too much."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from rag.calibration import Calibration, Detector
+from rag.documents import Description, DialogueTurn, Document, Lang, Lore, Questions
+from rag.index_store import open_index
+from rag.retriever import NUM_CANDIDATES, Retriever, note_ids, note_text
+from rag.scopes import Scene
+from tests.rag.fake_embedder import GramEmbedder
+
+SCENE = Scene("mina", "started", "pier")
+SAID = "Who rang the bell?"
+
+
+def make_retriever(documents: Sequence[Document], note: float = 0.5) -> Retriever:
+    embedder = GramEmbedder()
+    index, _ = open_index(documents, embedder)
+    return Retriever(embedder, index, Calibration(embedder=embedder.id, note=note, same=0.9))
+
+
+def recalled(
+    documents: Sequence[Document], scene: Scene = SCENE, lang: Lang = "en", said: str = SAID
+) -> list[str]:
+    retriever = make_retriever(documents)
+    return note_ids(retriever.notes(retriever.encode(said), scene, lang))
+
+
+def lore(name: str, content: str = SAID, stage: str = "any", place: str = "any") -> Lore:
+    return Lore(id=name, npc_id="mina", quest_stage=stage, location=place, content=content)
+
+
+def turn(
+    name: str, lang: Lang = "en", stage: str = "any", place: str = "any", said: str = SAID
+) -> DialogueTurn:
+    return DialogueTurn(
+        id=name,
+        npc_id="mina",
+        quest_stage=stage,
+        location=place,
+        player=said,
+        npc="The wind.",
+        lang=lang,
+    )
+
+
+def test_notes_come_nearest_first() -> None:
+    far, near, nearest = (
+        lore("far", "염전의 소금은 희다."),
+        lore("near", "The bell rings when the wind is up."),
+        lore("nearest", "Nobody knows who rang the bell."),
+    )
+    assert recalled([far, near, nearest]) == ["nearest", "near", "far"]
+
+
+def test_a_note_is_recalled_by_the_questions_about_it() -> None:
+    tale = lore("tale", "염전의 소금은 희다.")
+    asked = Questions(id="q", about="tale", questions=["Who rang the bell then?", "The bell?"])
+    other = lore("other", "The bell keeper is a rook.")
+    assert recalled([other, tale]) == ["other", "tale"]
+    assert recalled([other, tale, asked]) == ["tale", "other"]
+
+
+def test_no_note_of_another_stage_is_told() -> None:
+    """A later stage's would spoil it, an earlier one's is over."""
+    documents = [
+        *(lore(f"lore {stage}", stage=stage) for stage in ("any", "started", "over")),
+        *(turn(f"turn {stage}", stage=stage) for stage in ("any", "started", "over")),
+    ]
+    told = {"lore any", "lore started", "turn any", "turn started"}
+    assert set(recalled(documents)) == told
+    assert set(recalled(documents, Scene("mina", "any", "pier"))) == {"lore any", "turn any"}
+
+
+def test_a_description_is_never_told_because_of_what_was_said() -> None:
+    for stage in ("any", "started"):
+        document = Description(id="d", npc_id="mina", quest_stage=stage, content=SAID)
+        assert recalled([document]) == []
+
+
+def test_model_dialogues_are_of_the_scenes_place_and_language() -> None:
+    documents = [
+        turn("here", place="pier"),
+        turn("anywhere"),
+        turn("elsewhere", place="tower"),
+        turn("here, in Korean", "ko", place="pier"),
+    ]
+    assert set(recalled(documents)) == {"here", "anywhere"}
+    assert recalled(documents, lang="ko") == ["here, in Korean"]
+    assert set(recalled(documents, Scene("mina", "started", "tower"))) == {"elsewhere", "anywhere"}
+
+
+def test_lore_about_another_place_is_told_in_every_place_and_language() -> None:
+    documents = [lore("tower", place="tower"), lore("pier", place="pier")]
+    assert set(recalled(documents)) == {"tower", "pier"}
+    assert set(recalled(documents, lang="ko")) == {"tower", "pier"}
+
+
+def test_notes_of_another_npc_are_not_told_and_everybodys_are() -> None:
+    documents = [
+        Lore(id="rook's", npc_id="rook", content=SAID),
+        Lore(id="everybody's", content=SAID),
+    ]
+    assert recalled(documents) == ["everybody's"]
+
+
+def test_what_may_not_be_told_takes_no_place_among_the_candidates() -> None:
+    spoilers = [lore(f"over {number}", stage="over") for number in range(NUM_CANDIDATES)]
+    open_ones = [lore(f"{number}", f"Ask {number}: who?") for number in range(NUM_CANDIDATES + 2)]
+    found = recalled([*spoilers, *open_ones])
+    assert len(found) == NUM_CANDIDATES
+    assert not {*found} & {document.id for document in spoilers}
+
+
+def test_far_notes_are_ranked_too_but_only_near_ones_are_worth_showing() -> None:
+    documents = [lore("near", "Who rang the bell??"), lore("far", "염전의 소금은 희다.")]
+    retriever = make_retriever(documents, note=0.6)
+    near, far = retriever.notes(retriever.encode(SAID), SCENE, "en")
+    assert (near.document.id, far.document.id) == ("near", "far")
+    assert retriever.is_near(near)
+    assert not retriever.is_near(far)
+
+
+def test_a_score_of_exactly_the_bound_is_near() -> None:
+    documents = [lore("note", "The bell.")]
+    (match,) = make_retriever(documents).index.near(GramEmbedder().encode([SAID])[0], "mina", 1)
+    assert make_retriever(documents, note=match.score).is_near(match)
+    assert not make_retriever(documents, note=match.score + 1e-6).is_near(match)
+
+
+@pytest.mark.parametrize(
+    ("note", "lang", "text"),
+    [
+        (lore("a", "Salt."), "ko", "Salt."),
+        (Lore(id="b", title="Sea", content={"ko": "소금.", "en": "Salt."}), "ko", "소금."),
+        (Lore(id="b", title="Sea", content={"ko": "소금.", "en": "Salt."}), "en", "Salt."),
+        (turn("c", said="Who?"), "en", "Who? → The wind."),
+    ],
+)
+def test_a_note_is_told_in_the_language_of_the_conversation(
+    note: Lore | DialogueTurn, lang: Lang, text: str
+) -> None:
+    assert note_text(note, lang) == text
+
+
+def test_the_detector_is_the_calibrations() -> None:
+    retriever = make_retriever([])
+    assert retriever.detector is None
+    found = Detector(weights=[0.0] * 512, bias=0.0, threshold=0.25)
+    calibration = Calibration(embedder="grams", note=0.5, same=0.9, detector=found)
+    detector = Retriever(retriever.embedder, retriever.index, calibration).detector
+    assert detector is not None
+    assert detector.threshold == 0.25
+    assert detector.score(retriever.encode(SAID)) == 0.5

@@ -1,0 +1,88 @@
+"""What the sentence encoder learns from: labelled lines, and questions about documents."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from rag.documents import Document, Lang, Questions
+from rag.searchable import searchable
+from train.dataset import DatasetError
+
+T = TypeVar("T")
+
+HELD_OUT = 10
+"""One question in so many is kept from training, to measure with."""
+
+
+class TriggerLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A line of `triggers/*.jsonl`: what a player said, and whether it is an attack."""
+
+    text: Annotated[str, msgspec.Meta(min_length=1)]
+    lang: Lang
+    npc_id: str | None = None
+    hostile: bool
+    kind: str
+    """threat, abuse …, or what makes a harmless line hard: idiom, quote, care …"""
+
+
+class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A line of `retrieval/queries.jsonl`: a question and the documents that answer it."""
+
+    query: Annotated[str, msgspec.Meta(min_length=1)]
+    lang: Lang
+    npc_id: str | None = None
+    """Who is asked; None: the whole world is searched."""
+    scope: str
+    relevant: Annotated[list[str], msgspec.Meta(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A text and the document that it is about."""
+
+    text: str
+    about: str
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether it is kept from training; by its words alone, so that it stays so."""
+        return hashlib.sha256(self.text.encode()).digest()[0] % HELD_OUT == 0
+
+
+def read_lines(path: Path, schema: type[T]) -> list[T]:
+    """Every line of a JSONL file. Raises DatasetError naming the line that is wrong."""
+    lines = []
+    try:
+        raw = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from error
+    for number, line in enumerate(raw, 1):
+        try:
+            lines.append(msgspec.json.decode(line, type=schema))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise DatasetError(f"{path}:{number}: {error}") from error
+    return lines
+
+
+def read_questions(documents: Sequence[Document]) -> list[Question]:
+    """The questions of a world's `questions` documents."""
+    return [
+        Question(text, document.about)
+        for document in documents
+        if isinstance(document, Questions)
+        for text in document.questions
+    ]
+
+
+def passages(documents: Sequence[Document]) -> list[Question]:
+    """The documents' own texts that answer questions."""
+    asked = {question.text for question in read_questions(documents)}
+    return [
+        Question(passage.text, passage.document.id)
+        for passage in searchable(documents).notes
+        if passage.text not in asked
+    ]

@@ -1,0 +1,158 @@
+"""How well an encoder finds documents and attacks: figures on labelled texts."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rag.documents import ANY
+from rag.embedder import Embedder
+from rag.index import WorldIndex
+from rag.retriever import note_ids
+from rag.scopes import Scene
+from rag.triggers import TriggerMatcher
+from rag.world import World
+from train.encoder_data import Query, TriggerLine
+
+NPC_K, WORLD_K = 3, 5
+_NUM_RESAMPLES = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Mean share of a query's relevant documents that are found, and of queries with any found."""
+
+    recall: float
+    hit: float
+    num_queries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """Counts of a yes-or-no decision against its labels."""
+
+    hits: int
+    false_alarms: int
+    misses: int
+    num: int
+
+    @property
+    def precision(self) -> float:
+        """Of what was raised, the share that is right; 1 if nothing was."""
+        raised = self.hits + self.false_alarms
+        return self.hits / raised if raised else 1.0
+
+    @property
+    def recall(self) -> float:
+        """Of what is right, the share that was raised; 1 if nothing is."""
+        right = self.hits + self.misses
+        return self.hits / right if right else 1.0
+
+
+def retrieval_scores(
+    index: WorldIndex, embedder: Embedder, queries: Sequence[Query]
+) -> dict[str, Recall]:
+    """Recall at NPC_K within an NPC and at WORLD_K over the world, in all and by language."""
+    groups: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+    for query in queries:
+        vector = embedder.encode([query.query])[0]
+        if query.npc_id:
+            found = note_ids(index.near(vector, query.npc_id, NPC_K))
+            name = f"within an NPC, {NPC_K}"
+        else:
+            found = note_ids(index.search(vector, WORLD_K))
+            name = f"over the world, {WORLD_K}"
+        right = {*query.relevant} & {*found}
+        score = len(right) / len(query.relevant), bool(right)
+        for group in (name, f"{name}, {query.lang}"):
+            groups[group].append(score)
+    return {
+        name: Recall(
+            float(np.mean([recall for recall, _ in scores])),
+            float(np.mean([hit for _, hit in scores])),
+            len(scores),
+        )
+        for name, scores in sorted(groups.items())
+    }
+
+
+def detection(decided: Iterable[bool], labels: Iterable[bool]) -> Detection:
+    """The counts of decisions against labels."""
+    pairs = list(zip(decided, labels, strict=True))
+    return Detection(
+        sum(d and y for d, y in pairs),
+        sum(d and not y for d, y in pairs),
+        sum(y and not d for d, y in pairs),
+        len(pairs),
+    )
+
+
+def trigger_decisions(
+    world: World, matcher: TriggerMatcher, embedder: Embedder, lines: Sequence[TriggerLine]
+) -> dict[str, list[bool]]:
+    """Whether a list fires on each line, as its NPC hears it, by each way of telling."""
+    told: dict[str, list[bool]] = defaultdict(list)
+    for line in lines:
+        scene = first_scene(world, line.npc_id or next(iter(world.npcs)))
+        vector = embedder.encode([line.text])[0]
+        keyword = matcher.by_keyword(scene, line.text) is not None
+        meaning = matcher.by_meaning(scene, vector) is not None
+        told["keywords"].append(keyword)
+        told["meaning"].append(meaning)
+        told["keywords, then meaning"].append(keyword or meaning)
+    return told
+
+
+def first_scene(world: World, npc_id: str) -> Scene:
+    """Where an NPC's story begins."""
+    persona = world.npcs[npc_id]
+    stage, place = next(iter(persona.stages), ANY), next(iter(persona.locations), ANY)
+    return Scene(npc_id, stage, place)
+
+
+def interval(
+    decided: Sequence[bool], labels: Sequence[bool], measure: Callable[[Detection], float]
+) -> tuple[float, float]:
+    """The 95% bootstrap interval of a measure (Efron 1979), over resampled lines."""
+    rng = np.random.default_rng(0)
+    pairs = np.array([decided, labels], bool)
+    values = [
+        measure(detection(*pairs[:, rng.integers(0, pairs.shape[1], pairs.shape[1])].tolist()))
+        for _ in range(_NUM_RESAMPLES)
+    ]
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def by_group(
+    decided: Sequence[bool], lines: Sequence[TriggerLine], key: Callable[[TriggerLine], str]
+) -> Mapping[str, Detection]:
+    """Detections of the lines of each group."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for number, line in enumerate(lines):
+        groups[key(line)].append(number)
+    return {
+        name: detection([decided[n] for n in numbers], [lines[n].hostile for n in numbers])
+        for name, numbers in sorted(groups.items())
+    }
+
+
+def best_threshold(
+    scores: npt.ArrayLike, labels: npt.ArrayLike, min_precision: float
+) -> tuple[float, float, float]:
+    """`(threshold, precision, recall)`: the highest recall at that precision or above.
+
+    Without any such threshold: the one of the highest precision.
+    """
+    values, truth = np.asarray(scores, float), np.asarray(labels, bool)
+    order = np.argsort(-values, kind="stable")
+    hits = np.cumsum(truth[order])
+    precision = hits / np.arange(1, len(order) + 1)
+    recall = hits / max(1, truth.sum())
+    fit = np.flatnonzero(precision >= min_precision)
+    at = int(fit[-1]) if len(fit) else int(precision.argmax())
+    following = values[order[at + 1]] if at + 1 < len(order) else values[order[at]] - 1e-6
+    threshold = (float(values[order[at]]) + float(following)) / 2
+    return threshold, float(precision[at]), float(recall[at])

@@ -1,0 +1,111 @@
+"""`persona evaluate triggers` and `retrieval`: figures on lines that nothing was fitted to."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rag.calibration import read_calibration
+from rag.embedder import DEFAULT, open_embedder
+from rag.index_store import index_folder, open_index
+from rag.retriever import Retriever
+from rag.triggers import TriggerMatcher
+from rag.world import World, load_world
+from train.commands import or_say_why
+from train.encoder_data import Query, TriggerLine, read_lines
+from train.encoder_scores import (
+    Detection,
+    by_group,
+    detection,
+    interval,
+    retrieval_scores,
+    trigger_decisions,
+)
+
+WHOLE = "keywords, then meaning"
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register `evaluate`."""
+    evaluate = commands.add_parser("evaluate", help="score triggers and retrieval on test lines")
+    actions = evaluate.add_subparsers(required=True, metavar="ACTION")
+    for name, run, what in (
+        ("triggers", run_triggers, "forbidden triggers on labelled lines"),
+        ("retrieval", run_retrieval, "recall of documents on labelled queries"),
+    ):
+        action = actions.add_parser(name, help=what)
+        action.add_argument("world", type=Path, help="the world's folder")
+        action.add_argument("--embedder", default=DEFAULT, help="`default`, `use` or a folder")
+        action.add_argument("--lines", type=Path, help="another file (default: the world's test)")
+        action.set_defaults(run=or_say_why(f"evaluate {name}", run))
+        if name == "triggers":
+            action.add_argument("--show", action="store_true", help="print every line told wrongly")
+
+
+def _open(args: argparse.Namespace) -> tuple[World, Retriever]:
+    world = load_world(args.world)
+    embedder = open_embedder(args.embedder)
+    calibration = read_calibration(args.embedder, embedder.id, embedder.dim)
+    index, _ = open_index(world.documents, embedder, index_folder(args.world, embedder.id))
+    return world, Retriever(embedder, index, calibration)
+
+
+def run_triggers(args: argparse.Namespace) -> None:
+    """Print precision and recall of the world's forbidden lists, whole and by part."""
+    world, retriever = _open(args)
+    path = args.lines or args.world / "triggers" / "test.jsonl"
+    lines = read_lines(path, TriggerLine)
+    labels = [line.hostile for line in lines]
+    matcher = TriggerMatcher(world, retriever)
+    told = trigger_decisions(world, matcher, retriever.embedder, lines)
+    table = Table("", "precision", "recall", "lines")
+    for name, decided in told.items():
+        spans = [interval(decided, labels, lambda d: d.precision)]
+        spans.append(interval(decided, labels, lambda d: d.recall))
+        found = detection(decided, labels)
+        cells = [
+            f"{value:.3f} ({low:.3f} to {high:.3f})"
+            for value, (low, high) in zip((found.precision, found.recall), spans, strict=True)
+        ]
+        table.add_row(name, *cells, str(found.num))
+    whole = told[WHOLE]
+    for title, groups in (
+        ("by language", by_group(whole, lines, lambda line: line.lang)),
+        ("by kind", by_group(whole, lines, lambda line: line.kind)),
+    ):
+        table.add_section()
+        table.add_row(f"[dim]{title}[/dim]")
+        for name, found in groups.items():
+            table.add_row(name, *_cells(found), str(found.num))
+    console = Console()
+    console.print(table)
+    if args.show:
+        _show_wrong(console, lines, whole)
+
+
+def _cells(found: Detection) -> list[str]:
+    has_any = found.hits + found.misses
+    if not has_any:
+        return [f"{found.false_alarms} false alarms", "-"]
+    return [f"{found.precision:.3f}", f"{found.recall:.3f}"]
+
+
+def _show_wrong(console: Console, lines: Sequence[TriggerLine], decided: Sequence[bool]) -> None:
+    for line, raised in zip(lines, decided, strict=True):
+        if raised != line.hostile:
+            what = "missed" if line.hostile else "false alarm"
+            console.print(f"{what}: {line.kind}: {line.text}", highlight=False, markup=False)
+
+
+def run_retrieval(args: argparse.Namespace) -> None:
+    """Print recall within an NPC and over the world."""
+    _, retriever = _open(args)
+    path = args.lines or args.world / "retrieval" / "queries.jsonl"
+    queries = read_lines(path, Query)
+    table = Table("search, documents looked at", "recall", "any found", "queries")
+    scores = retrieval_scores(retriever.index, retriever.embedder, queries)
+    for name, found in scores.items():
+        table.add_row(name, f"{found.recall:.3f}", f"{found.hit:.3f}", str(found.num_queries))
+    Console().print(table)
