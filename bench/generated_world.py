@@ -311,7 +311,8 @@ def _flag_defs(npc: str, topic: int, speech: Speech) -> Iterator[FlagDef]:
         (STAGE_FLAG, STAGES[1], STAGES[2], None),
         ("give_item", ANY, item, trusted),
         ("give_item", ANY, f"{npc}_trinket", None),
-        *((flag, ANY, f"{npc}.{flag}", trusted) for flag in FLAGS[1:] if flag != STAGE_FLAG),
+        *((flag, STAGES[1], f"{npc}.{flag}", trusted) for flag in ("give_hint", "npc_main_story")),
+        *((flag, ANY, f"{npc}.{flag}", trusted) for flag in FLAGS[4:]),
     ]
     for number, (flag, stage, value, conditions) in enumerate(cases):
         good, bad = _examples(topic, 4, speech)

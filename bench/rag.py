@@ -34,7 +34,6 @@ from bench.generated_world import (
 )
 from bench.machine import describe_machine
 from heads.session import Prediction
-from rag.embedder import Vectors
 from rag.flags import flag_rule
 from rag.index import Vector, WorldIndex
 from rag.index_store import open_index
@@ -147,10 +146,12 @@ def measure(place: Place, num_queries: int) -> list[Figure]:
     """All figures; the index is built in `place.folder`."""
     figures = _build(place)
     index, loads = _load(place)
-    asked = _requests(place, num_queries)
-    vectors = place.embedder.encode([ask.text or "" for ask in asked])
-    figures += [loads, *_search(place, index, vectors), *_turns(place, index, asked, vectors)]
-    return figures
+    return [
+        *figures,
+        loads,
+        *_search(place, index, num_queries),
+        *_turns(place, index, num_queries),
+    ]
 
 
 def _build(place: Place) -> list[Figure]:
@@ -169,7 +170,10 @@ def _build(place: Place) -> list[Figure]:
     for task in place.progress.task_ids:
         place.progress.remove_task(task)
     size = sum(path.stat().st_size for path in place.folder.iterdir())
-    counts: dict[str, float] = {"texts": report.num_texts, "passages in the graph": index.num_passages}
+    counts: dict[str, float] = {
+        "texts": report.num_texts,
+        "passages in the graph": index.num_passages,
+    }
     return [
         Figure("vectors", "", counts),
         Figure("build the index, without the encoder", "s", {"total": seconds - in_embedder}),
@@ -190,15 +194,15 @@ def _load(place: Place) -> tuple[WorldIndex, Figure]:
     return index, Figure("load the index", "s", values, Bound("max", MAX_LOAD_S))
 
 
-def _requests(place: Place, count: int) -> list[AskRequest]:
-    rng, npcs = place.speech.random, place.world.npcs
-    chosen = [rng.choice(npcs) for _ in range(count)]
-    return [make_request(npc, rng.choice(place.world.topics[npc]), place.speech) for npc in chosen]
+def _search(place: Place, index: WorldIndex, count: int) -> list[Figure]:
+    """How much of the exact answer the graph finds, and how fast each way of searching is.
 
-
-def _search(place: Place, index: WorldIndex, vectors: Vectors) -> list[Figure]:
-    """How much of the exact answer the graph finds, and how fast each way of searching is."""
+    Searched for is what the world speaks of. What it does not, has no neighbours but far ones, and
+    nobody shows those.
+    """
     rng, npcs = place.speech.random, place.world.npcs
+    topics = [rng.choice(place.world.topics[rng.choice(npcs)]) for _ in range(count)]
+    vectors = place.embedder.encode([place.speech.sentence(topic, 4, 12) for topic in topics])
     shares = []
     for vector in place.progress.track(vectors, description="recall"):
         found, _ = index.passages(vector, NUM_NEAREST)
@@ -297,18 +301,19 @@ class _Rules:
         check.by_words(line.text + line.finish(is_cut=False))
 
 
-def _turns(
-    place: Place, index: WorldIndex, asked: Sequence[AskRequest], vectors: Vectors
-) -> list[Figure]:
-    """All stages of each request, together and apart."""
+def _turns(place: Place, index: WorldIndex, count: int) -> list[Figure]:
+    """All stages of so many requests, together and apart."""
+    speech, topics = place.speech, place.world.topics
+    retriever = Retriever(place.embedder, index, make_calibration(place.embedder, speech))
     start = time.perf_counter()
     world = World(place.world.documents)
-    retriever = Retriever(place.embedder, index, make_calibration(place.embedder, place.speech))
     rules = _Rules(world, retriever, TriggerMatcher(world, retriever))
     seconds = time.perf_counter() - start
-    for ask, vector in zip(asked, vectors, strict=True):
-        topic = place.world.topics[ask.npc_id][0]
-        rules.answer(ask, vector, _prediction(place.speech), place.speech.text(topic, 2))
+    for npc in speech.random.choices(place.world.npcs, k=count):
+        topic = speech.random.choice(topics[npc])
+        ask = make_request(npc, topic, speech)
+        vector = retriever.encode(ask.text or "")
+        rules.answer(ask, vector, _prediction(speech), speech.text(topic, 2))
     stages = rules.watch.stages
     totals = [sum(laps) for laps in zip(*stages.values(), strict=True)]
     return [
@@ -340,6 +345,4 @@ def _print(figures: Sequence[Figure], title: str, machine: object) -> None:
 
 
 def _rounded(value: float) -> str:
-    return (
-        str(value) if isinstance(value, int) else f"{value:.3g}" if value < 100 else f"{value:.0f}"
-    )
+    return f"{value:.3f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"

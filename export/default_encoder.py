@@ -1,7 +1,7 @@
 """Builds the default sentence encoder: the packaged E5, trimmed, with our adapter merged in.
 
-The repository carries `default/encoder/adapter.safetensors` (LoRA, trained by `persona embedder
-train`) and `calibration.json` (`persona embedder calibrate`); the rest is made on the user's machine.
+The repository carries `default/encoder/adapter.safetensors` (LoRA, by `persona embedder train`) and
+`calibration.json` (by `persona embedder calibrate`); the rest is made on the user's machine.
 """
 
 import hashlib

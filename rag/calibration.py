@@ -18,7 +18,7 @@ FIT = "run `persona embedder calibrate` for this encoder"
 
 
 class Detector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A logistic regression on the encoder's vectors: how like an attack on its hearer a line is."""
+    """A logistic regression on the encoder's vectors: how likely a line is an attack."""
 
     weights: list[float]
     bias: float
@@ -63,7 +63,11 @@ def read_calibration(name_or_folder: str, embedder_id: str, dim: int) -> Calibra
         return Calibration(embedder=embedder_id, note=USE_NOTE, same=USE_SAME)
     path = encoder_folder(name_or_folder) / CALIBRATION
     try:
-        calibration = msgspec.json.decode(path.read_bytes(), type=Calibration)
+        raw = path.read_bytes()
+        version = msgspec.json.decode(raw, type=_Version).format
+        if version != FORMAT:
+            raise EmbedderError(path, f"a calibration of format {FORMAT}", f"format {version}", FIT)
+        calibration = msgspec.json.decode(raw, type=Calibration)
     except OSError as error:
         found = error.strerror or "an error"
         raise EmbedderError(path, "the encoder's calibration", found, FIT) from error
@@ -75,6 +79,10 @@ def read_calibration(name_or_folder: str, embedder_id: str, dim: int) -> Calibra
         found = f"{len(calibration.detector.weights)} weights"
         raise EmbedderError(path, f"a detector of {dim} weights", found, FIT)
     return calibration
+
+
+class _Version(msgspec.Struct):
+    format: int
 
 
 USE_NOTE, USE_SAME = 0.45, 0.75

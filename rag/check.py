@@ -307,17 +307,18 @@ def _examples(book: Book) -> Iterator[Problem]:
 
 
 def _questions(book: Book) -> Iterator[Problem]:
-    notes = {d.id for d in book.documents if isinstance(d, get_args(Note))}
-    first: dict[str, str] = {}
+    notes = {d.id: d.npc_id for d in book.documents if isinstance(d, get_args(Note))}
+    first: dict[tuple[str, str], str] = {}
     for document in book.all(Questions):
         if document.about not in notes:
             what = f"no lore, description or dialogue_turn has the id {document.about!r}"
             yield book.problem(document, "about", what, _one_of(document.about, notes))
         for text in document.questions:
-            if text in first:
-                what = f"{text!r} stands in {first[text]!r} too: it finds neither before the other"
+            key = notes.get(document.about, ""), text
+            if key in first:
+                what = f"{text!r} stands in {first[key]!r} too: it finds neither before the other"
                 yield book.problem(document, "questions", what, "keep it in one of them")
-            first.setdefault(text, document.id)
+            first.setdefault(key, document.id)
 
 
 def _conditions(book: Book) -> Iterator[Problem]:

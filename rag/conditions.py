@@ -115,7 +115,8 @@ def _exceptions(conditions: Conditions, facts: Facts) -> Iterator[Checked]:
 
 def _summary(conditions: Conditions) -> str:
     """All that the conditions ask for, e.g. `required_npc_state.npc_mood hostile`."""
-    return " and ".join(f"{gap.key} {gap.needed}" for gap in unmet(conditions, Facts(Scene(ANY))))
+    nothing = Facts(Scene(ANY))
+    return " and ".join(f"{check.key} {check.needed}" for check in checked(conditions, nothing))
 
 
 def _same(found: Scalar | None, wanted: Scalar) -> bool:

@@ -44,8 +44,9 @@ class Match:
 class WorldIndex:
     """A world's vectors. Build it with `rag.index_store.open_index`.
 
-    `vectors` float32 [n_texts, dim] are unit vectors of `texts`; `graph` holds the passages of
-    `content.notes` by their number.
+    `vectors` float32 [n_texts, dim] are unit vectors of `texts`, whose first are the distinct texts
+    of the notes; `graph` holds those by their row. (Passages with the same text would hide each
+    other in it.)
     """
 
     def __init__(
@@ -59,12 +60,24 @@ class WorldIndex:
         self._note_vectors = vectors[: len(rows)] if is_plain else vectors[rows]
         self._graph = graph
         self._graph.set_ef(SEARCH_EFFORT)
+        numbers_of: dict[str, list[int]] = defaultdict(list)
+        for number, passage in enumerate(self._notes):
+            numbers_of[passage.text].append(number)
+        self._numbers_of = [np.array(numbers) for numbers in numbers_of.values()]
         numbers: dict[str, list[int]] = defaultdict(list)
         self._num_passages: dict[str, int] = defaultdict(int)
         for number, passage in enumerate(self._notes):
             numbers[passage.document.npc_id].append(number)
             self._num_passages[passage.document.id] += 1
         self._by_npc = {npc: slice(group[0], group[-1] + 1) for npc, group in numbers.items()}
+
+    def _documents(self, parts: Iterable[slice]) -> Iterable[Note]:
+        """Each document of these passages, once."""
+        return {
+            id(document): document
+            for part in parts
+            for document in (passage.document for passage in self._notes[part])
+        }.values()  # type: ignore[return-value]
 
     @property
     def num_passages(self) -> int:
@@ -100,8 +113,10 @@ class WorldIndex:
             return []
         numbers = np.concatenate([np.arange(part.start, part.stop) for part in parts])
         cosines = np.concatenate([self._note_vectors[part] @ vector for part in parts])
-        matches = self._matches(*_largest(numbers, cosines, NUM_PASSAGES), len(numbers))
-        return [match for match in matches if is_wanted(match.document)][:limit]
+        wanted = {document.id for document in self._documents(parts) if is_wanted(document)}
+        kept = np.fromiter((self._notes[n].document.id in wanted for n in numbers), bool)
+        best = _largest(numbers[kept], cosines[kept], NUM_PASSAGES)
+        return self._matches(*best, limit)
 
     def search(
         self, vector: Vector, limit: int, npcs: Collection[str] | None = None
@@ -139,17 +154,19 @@ class WorldIndex:
         """The graph's answer; with a filter, enough is fetched for what the filter leaves."""
         if limit == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        wanted = limit
+        wanted = min(limit, len(self._numbers_of))
         while True:
             self._graph.set_ef(max(SEARCH_EFFORT, wanted))
             labels, distances = self._graph.knn_query(vector, k=wanted, num_threads=1)
-            numbers, cosines = labels[0].astype(np.int64), 1 - distances[0]
-            if is_allowed is None:
-                return numbers, cosines
-            kept = is_allowed[numbers]
-            if kept.sum() >= limit or wanted == len(self._notes):
-                return numbers[kept][:limit], cosines[kept][:limit]
-            wanted = min(len(self._notes), wanted * 4)
+            groups = [self._numbers_of[label] for label in labels[0].tolist()]
+            numbers = np.concatenate(groups)
+            cosines = np.repeat(1 - distances[0], [len(group) for group in groups])
+            if is_allowed is not None:
+                kept = is_allowed[numbers]
+                numbers, cosines = numbers[kept], cosines[kept]
+            if len(numbers) >= limit or wanted == len(self._numbers_of):
+                return numbers[:limit], cosines[:limit]
+            wanted = min(len(self._numbers_of), wanted * 4)
 
     def _matches(self, numbers: Rows, cosines: Vector, limit: int) -> list[Match]:
         """Documents by the mean of their best passages among the ranked ones."""

@@ -81,13 +81,12 @@ def open_index(
     vectors, num_embedded = _vectors(
         dict(zip(names, texts, strict=True)), kept, embedder, on_progress
     )
-    graph_name = _graph_name([_text_hash(passage.text) for passage in content.notes], embedder)
-    graph = kept.load_graph(graph_name, len(content.notes), embedder.dim) if kept else None
+    num_notes = len({passage.text for passage in content.notes})
+    graph_name = _graph_name(names[:num_notes], embedder)
+    graph = kept.load_graph(graph_name, num_notes, embedder.dim) if kept else None
     is_new = graph is None
     if graph is None:
-        row_of = {text: row for row, text in enumerate(texts)}
-        rows = [row_of[passage.text] for passage in content.notes]
-        graph = make_graph(vectors[rows], -1 if len(rows) >= _MANY else 1)
+        graph = make_graph(vectors[:num_notes], -1 if num_notes >= _MANY else 1)
     index = WorldIndex(content, texts, vectors, graph)
     if folder and (is_new or num_embedded or not kept or kept.names != names):
         try:
@@ -136,8 +135,6 @@ class _Kept:
 def _read(folder: Path, embedder: Embedder) -> _Kept | None:
     """What `folder` keeps for this encoder; None if that is nothing, or broken."""
     path = folder / RECORD
-    if not path.exists():
-        return None
     try:
         record = msgspec.json.decode(path.read_bytes(), type=_Record)
         if record.format != FORMAT or record.embedder != embedder.id:
@@ -148,6 +145,9 @@ def _read(folder: Path, embedder: Embedder) -> _Kept | None:
         if vectors.shape != (len(record.texts), embedder.dim) or vectors.dtype != np.float32:
             raise ValueError(f"{VECTORS} holds {vectors.dtype} {vectors.shape}")
     except (OSError, ValueError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        is_missing = isinstance(error, FileNotFoundError) and error.filename == str(path)
+        if is_missing:
+            return None
         logger.warning("the index in %s is made again: %s", folder, error)
         return None
     return _Kept(folder, record, vectors)
@@ -208,7 +208,6 @@ def _write(folder: Path, made: _Made) -> None:
 
 
 def _save_graph(graph: hnswlib.Index, path: Path) -> None:
-    try:
-        graph.save_index(str(path))
-    except RuntimeError as error:
-        raise OSError(f"{path}: {error}") from error
+    graph.save_index(str(path))
+    if path.stat().st_size != graph.index_file_size():  # hnswlib says nothing of a full disk
+        raise OSError(f"{path}: was not written as a whole")

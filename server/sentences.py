@@ -5,6 +5,7 @@ import re
 _END = re.compile(r"""[.!?。！？]+[…~]*["'”’」』)\]]*(?=\s)""")
 """The end of a sentence, once white space follows: "3.5" has none, and "그게…" goes on."""
 CUT = "…"
+_LOOSE = " ,;:…"
 
 
 class Sentences:
@@ -12,7 +13,7 @@ class Sentences:
 
     def __init__(self) -> None:
         self._held = ""
-        self._num_given = 0
+        self._has_spoken = False
 
     def push(self, text: str) -> list[str]:
         """The sentences that `text` completes."""
@@ -21,7 +22,7 @@ class Sentences:
         while match := _END.search(self._held):
             whole.append(self._held[: match.end()])
             self._held = self._held[match.end() :]
-        self._num_given += len(whole)
+        self._has_spoken |= any(map(str.isalnum, "".join(whole)))
         return whole
 
     def finish(self, *, is_cut: bool) -> str:
@@ -33,6 +34,7 @@ class Sentences:
         rest, self._held = self._held, ""
         if not is_cut or not rest.strip() or _END.search(f"{rest} "):
             return rest
-        if self._num_given:
+        if self._has_spoken:
             return ""
-        return rest.rsplit(" ", 1)[0].rstrip(" ,;:") + CUT
+        kept = rest.rsplit(" ", 1)[0].rstrip(_LOOSE)
+        return (kept or rest.rstrip(_LOOSE)) + CUT

@@ -51,7 +51,10 @@ def calibrate(
         LabelledVectors.of(embedder, train), LabelledVectors.of(embedder, validation)
     )
     return Calibration(
-        embedder=embedder.id, note=round(note, 4), same=round(same, 4), detector=detector
+        embedder=embedder.id,
+        note=round(note, 4),
+        same=round(same, 4),
+        detector=detector,
     )
 
 

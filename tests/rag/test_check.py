@@ -52,6 +52,14 @@ def add(name: str, /, **keys: Any) -> Callable[[Documents], None]:
     return run
 
 
+def both(*ways: Callable[[Documents], None]) -> Callable[[Documents], None]:
+    def run(documents: Documents) -> None:
+        for way in ways:
+            way(documents)
+
+    return run
+
+
 STAGE_1, STAGE_2 = "flag.quest_stage_change.not_started", "flag.quest_stage_change.in_progress"
 GIVE, STORY = "flag.give_item.in_progress", "flag.npc_main_story.completed"
 NO_HOLDS = {"required_items": {"mandatory": ["silver_thimble"]}}
@@ -165,6 +173,41 @@ WAYS: dict[str, tuple[Callable[[Documents], None], str, str, str, str]] = {
         change("validate", examples_positive=["Yes.", "Yes."]),
         *("validate", "examples_positive", "stands 2 times", "keep one"),
     ),
+    "questions about nothing": (
+        add("q", type="questions", about="nari.lore.thimbel", questions=["Who?"]),
+        *("q", "about", "has the id 'nari.lore.thimbel'", "did you mean 'nari.lore.thimble'?"),
+    ),
+    "questions about what is no note": (
+        add("q", type="questions", about="nari.persona", questions=["Who?"]),
+        *("q", "about", "no lore, description or dialogue_turn", "nari."),
+    ),
+    "a question of two documents": (
+        both(
+            add("q", type="questions", about="nari.lore.thimble", questions=["Who?", "What?"]),
+            add("q2", type="questions", about="nari.desc.completed", questions=["Why?", "What?"]),
+        ),
+        *("q2", "questions", "'What?' stands in 'nari.q' too", "keep it in one"),
+    ),
+    "a question twice": (
+        add("q", type="questions", about="nari.lore.thimble", questions=["Who?", "Who?"]),
+        *("q", "questions", "'Who?' stands in 'nari.q' too", "keep it in one"),
+    ),
+    "no questions": (
+        add("q", type="questions", about="nari.lore.thimble", questions=[]),
+        *("q", "questions", "length >= 1", "docs/world.md"),
+    ),
+    "a blank question": (
+        add("q", type="questions", about="nari.lore.thimble", questions=["Who?", " "]),
+        *("q", "questions[1]", "is blank", "write it"),
+    ),
+    "an item that only a question's target is named by": (
+        both(
+            add("lore.gold_needle", type="lore", content={"ko": "바늘 하나"}),
+            add("q", type="questions", about="nari.lore.gold_needle", questions=["Who?"]),
+            change(STAGE_2, conditions={"required_items": {"mandatory": ["gold_needle"]}}),
+        ),
+        *(STAGE_2, "conditions.required_items.mandatory", "'gold_needle'", "lore document"),
+    ),
     "an item that nothing mentions": (
         change(STAGE_2, conditions={"required_items": {"mandatory": ["gold_needle"]}}),
         *(STAGE_2, "conditions.required_items.mandatory", "'gold_needle'", "lore document"),
@@ -238,6 +281,17 @@ def test_what_is_broken_is_told_with_file_id_key_and_remedy(
 
 
 def test_the_scaffold_itself_has_no_problem(tmp_path: Path, documents: Documents) -> None:
+    write_json(tmp_path, "npcs/nari.json", [*documents.values()])
+    assert len(load_world(tmp_path).documents) == len(documents)
+
+
+def test_questions_about_a_note_of_any_kind_are_no_problem(
+    tmp_path: Path, documents: Documents
+) -> None:
+    for name in ("lore.thimble", "desc.completed", "turn.1"):
+        add(f"q.{name}", type="questions", about=f"nari.{name}", questions=[f"What of {name}?"])(
+            documents
+        )
     write_json(tmp_path, "npcs/nari.json", [*documents.values()])
     assert len(load_world(tmp_path).documents) == len(documents)
 

@@ -65,7 +65,7 @@ def test_a_note_is_recalled_by_the_questions_about_it() -> None:
 
 def test_no_note_of_another_stage_is_told() -> None:
     """A later stage's would spoil it, an earlier one's is over."""
-    documents = [
+    documents: list[Document] = [
         *(lore(f"lore {stage}", stage=stage) for stage in ("any", "started", "over")),
         *(turn(f"turn {stage}", stage=stage) for stage in ("any", "started", "over")),
     ]

