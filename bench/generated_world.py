@@ -16,7 +16,7 @@ from itertools import product
 import numpy as np
 
 from heads.spec import DeltaSpec, FlagSpec, HeadSpec
-from rag.calibration import Calibration, Detector
+from rag.detector import NUM_BUCKETS, AttackDetector, Detector, ngram_features
 from rag.documents import (
     ANY,
     Conditions,
@@ -171,12 +171,23 @@ class TopicEmbedder:
         return rng.standard_normal(self.dim, np.float32)
 
 
-def make_calibration(embedder: TopicEmbedder, speech: Speech) -> Calibration:
-    """Bounds that fit the encoder, and a detector of threats."""
-    threat = embedder.encode([speech.threat() for _ in range(256)]).mean(axis=0)
-    weights = 30 * threat / np.linalg.norm(threat)
-    detector = Detector(weights=weights.tolist(), bias=-12.0, threshold=0.5)
-    return Calibration(embedder=embedder.id, note=0.45, same=0.8, detector=detector)
+def make_detector(speech: Speech) -> AttackDetector:
+    """A detector of this world's threats: what sets their n-grams apart from ordinary ones."""
+    texts = ([speech.threat() for _ in range(128)], map(speech.sentence, speech.topics(128)))
+    threats, others = (np.stack([_features(text) for text in group]) for group in texts)
+    weights = threats.mean(axis=0) - others.mean(axis=0)
+    high, low = (threats @ weights).mean(), (others @ weights).mean()
+    weights *= 12 / (high - low)
+    bias = -6 * (high + low) / (high - low)
+    content = Detector(weights=weights.astype("<f2").tobytes(), bias=float(bias), threshold=0.5)
+    return AttackDetector(content)
+
+
+def _features(text: str) -> Vectors:
+    vector = np.zeros(NUM_BUCKETS, np.float32)
+    found = ngram_features(text)
+    vector[[*found]] = [*found.values()]
+    return vector
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,12 +28,13 @@ from bench.generated_world import (
     GeneratedWorld,
     Speech,
     TopicEmbedder,
-    make_calibration,
+    make_detector,
     make_request,
     make_world,
 )
 from bench.machine import describe_machine
 from heads.session import Prediction
+from rag.calibration import Calibration
 from rag.flags import flag_rule
 from rag.index import Vector, WorldIndex
 from rag.index_store import open_index
@@ -273,7 +274,7 @@ class _Rules:
         self.watch.lap("read the request")
         said = self.triggers.by_keyword(turn.scene, turn.utterance)
         self.watch.lap("forbidden keywords")
-        meant = self.triggers.by_meaning(turn.scene, vector)
+        meant = self.triggers.by_meaning(turn.scene, turn.utterance, vector)
         self.watch.lap("forbidden meanings")
         check_gate(turn, None, self.world, said or meant)
         self.watch.lap("gate")
@@ -304,10 +305,12 @@ class _Rules:
 def _turns(place: Place, index: WorldIndex, count: int) -> list[Figure]:
     """All stages of so many requests, together and apart."""
     speech, topics = place.speech, place.world.topics
-    retriever = Retriever(place.embedder, index, make_calibration(place.embedder, speech))
+    calibration = Calibration(embedder=place.embedder.id, note=0.45, same=0.8)
+    retriever = Retriever(place.embedder, index, calibration)
+    detector = make_detector(speech)
     start = time.perf_counter()
     world = World(place.world.documents)
-    rules = _Rules(world, retriever, TriggerMatcher(world, retriever))
+    rules = _Rules(world, retriever, TriggerMatcher(world, retriever, detector))
     seconds = time.perf_counter() - start
     for npc in speech.random.choices(place.world.npcs, k=count):
         topic = speech.random.choice(topics[npc])

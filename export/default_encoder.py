@@ -1,7 +1,7 @@
-"""Builds the default sentence encoder: the packaged E5, trimmed, with our adapter merged in.
+"""Builds the default sentence encoder: the packaged E5, its vocabulary trimmed, in int8.
 
-The repository carries `default/encoder/adapter.safetensors` (LoRA, by `persona embedder train`) and
-`calibration.json` (by `persona embedder calibrate`); the rest is made on the user's machine.
+The repository carries `default/encoder/calibration.json` (by `persona embedder calibrate`); the
+rest is made on the user's machine.
 """
 
 import hashlib
@@ -9,15 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from safetensors.numpy import load_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from export import folder_swap
 from export.bert_graph import write_graph
 from export.build import Reporter
 from export.build_key import DEFAULT_FOLDER, hash_file
-from export.errors import AdapterError, BuildError
+from export.errors import BuildError
 from export.keep_rule import is_declared
 from export.packaged_encoder import (
     BOS,
@@ -26,7 +24,6 @@ from export.packaged_encoder import (
     NAME,
     PREFIX,
     UNK,
-    Array,
     EncoderWeights,
     packaged_file,
     read_packaged,
@@ -46,7 +43,6 @@ from rag.embedder import (
 )
 
 ENCODER_FOLDER = DEFAULT_FOLDER / "encoder"
-ADAPTER = "adapter.safetensors"
 MAX_TOKENS = 256
 """Longer texts are cut: an utterance may have 2,000 characters, which are read in vain."""
 
@@ -57,10 +53,9 @@ _WORDS = "embeddings.word_embeddings.weight"
 
 @dataclass(frozen=True, slots=True)
 class EncoderBuild:
-    """What to build. `adapter` None: E5 as it is; `trim` False: every script stays."""
+    """Where to, and the calibration to put beside it; None: that is yet to be made."""
 
     out: Path
-    adapter: Path | None
     calibration: Path | None
     force: bool = False
 
@@ -99,26 +94,6 @@ def trimmed(weights: EncoderWeights) -> EncoderWeights:
     return replace(weights, pieces=pieces, tensors={**weights.tensors, _WORDS: words})
 
 
-def merged(weights: EncoderWeights, adapter: dict[str, Array], name: Path) -> EncoderWeights:
-    """With `scale · B A` added to each matrix that the adapter has `A [r, in]`, `B [out, r]` for.
-
-    LoRA, Hu et al. 2021. Raises AdapterError where a matrix is missing or of another shape.
-    """
-    tensors = dict(weights.tensors)
-    scale = float(adapter["scale"][0]) if "scale" in adapter else 1.0
-    for key in sorted(adapter):
-        if not key.endswith(".A"):
-            continue
-        target, down, up = f"{key[:-2]}.weight", adapter[key], adapter.get(f"{key[:-2]}.B")
-        matrix = tensors.get(target)
-        if matrix is None or up is None or matrix.shape != (up.shape[0], down.shape[1]):
-            remedy = "train it again with `persona embedder train`"
-            raise AdapterError(name, f"LoRA factors for {target}", key, remedy)
-        product = up.astype(np.float32) @ down.astype(np.float32)
-        tensors[target] = matrix + scale * product
-    return replace(weights, tensors=tensors)
-
-
 def make_tokenizer(weights: EncoderWeights) -> Tokenizer:
     """The Unigram tokenizer of E5: NFKC, white space as `▁`, `<s>` and `</s>` around the text."""
     tokenizer = Tokenizer(models.Unigram(weights.pieces, unk_id=UNK))
@@ -131,22 +106,15 @@ def make_tokenizer(weights: EncoderWeights) -> Tokenizer:
     return tokenizer
 
 
-def adapter_name(path: Path | None) -> str:
-    """What a calibration calls the encoder that it was fitted on."""
-    return f"adapter@{hash_file(path)[:12]}" if path else "base"
-
-
 def _fill(folder: Path, options: EncoderBuild, key: str, reporter: Reporter) -> None:
     reporter.stage("reading the packaged encoder")
     weights = trimmed(read_packaged())
-    if options.adapter:
-        weights = merged(weights, load_file(options.adapter), options.adapter)
     reporter.stage("writing the int8 graph")
     write_graph(weights, folder / GRAPH)
     make_tokenizer(weights).save(str(folder / TOKENIZER))
     record = EncoderRecord(
         format=FORMAT,
-        source=f"{NAME}+{adapter_name(options.adapter)}",
+        source=NAME,
         licence=LICENCE,
         dim=weights.dim,
         max_tokens=min(MAX_TOKENS, weights.max_tokens),
@@ -172,14 +140,14 @@ def _calibration(options: EncoderBuild) -> Calibration:
         calibration = msgspec.json.decode(path.read_bytes(), type=Calibration)
     except (OSError, msgspec.DecodeError) as error:
         raise BuildError(path, "a calibration", str(error), remedy) from error
-    if (wanted := adapter_name(options.adapter)) != calibration.embedder:
-        raise BuildError(path, f"a calibration of {wanted}", calibration.embedder, remedy)
+    if calibration.embedder != NAME:
+        raise BuildError(path, f"a calibration of {NAME}", calibration.embedder, remedy)
     return calibration
 
 
 def _key(options: EncoderBuild) -> str:
     """Hex SHA-256 of all that the encoder is made of."""
-    inputs = [packaged_file(), options.adapter, options.calibration]
+    inputs = [packaged_file(), options.calibration]
     inputs += [Path(__file__).with_name(f"{name}.py") for name in _RECIPE]
     parts = [str(FORMAT), *(hash_file(path) if path else "-" for path in inputs)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -8,7 +8,7 @@ from typing import get_args
 from rich.console import Console
 
 from export.cli import RichReporter
-from export.default_encoder import ADAPTER, ENCODER_FOLDER, EncoderBuild, build_encoder
+from export.default_encoder import ENCODER_FOLDER, EncoderBuild, build_encoder
 from export.errors import ExportError
 from rag.calibration import CALIBRATION
 from rag.embedder import DEFAULT, EmbedderError, Quantisation, encoder_folder
@@ -20,8 +20,6 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Registers `build` and `export` under `embedder`."""
     build = actions.add_parser("build", help="build the default encoder into the user's cache")
     build.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the cache)")
-    build.add_argument("--adapter", type=Path, metavar="FILE", help="another LoRA adapter")
-    build.add_argument("--base", action="store_true", help="E5 as it is, with no adapter")
     build.add_argument("--force", action="store_true", help="build even if nothing has changed")
     build.set_defaults(run=run_build)
     export = actions.add_parser("export", help="write a Hugging Face encoder as int8 ONNX")
@@ -38,10 +36,8 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run_build(args: argparse.Namespace) -> int:
     """Builds; 0 if the encoder is there now."""
-    own = ENCODER_FOLDER / ADAPTER
-    adapter = None if args.base else args.adapter or (own if own.is_file() else None)
-    calibration = ENCODER_FOLDER / CALIBRATION if adapter == own else None
-    options = EncoderBuild(args.out or encoder_folder(DEFAULT), adapter, calibration, args.force)
+    calibration = ENCODER_FOLDER / CALIBRATION
+    options = EncoderBuild(args.out or encoder_folder(DEFAULT), calibration, args.force)
     try:
         with RichReporter(Console(stderr=True)) as reporter:
             build_encoder(options, reporter)

@@ -97,7 +97,7 @@ def run_search(args: argparse.Namespace) -> int:
         return 1
     embedder = open_embedder(args.embedder)
     index, _ = open_index(world.documents, embedder, index_folder(args.folder, embedder.id))
-    calibration = read_calibration(args.embedder, embedder.id, embedder.dim)
+    calibration = read_calibration(args.embedder, embedder.id)
     vector = embedder.encode([args.text])[0]
     if args.npc:
         matches = index.near(vector, args.npc, args.limit)

@@ -8,6 +8,7 @@ of its best passages, which one lucky match alone cannot win.
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import hnswlib
 import numpy as np
@@ -26,8 +27,10 @@ the first's: 1 finds 0.83 within an NPC among three, 3 finds 0.87, 5 finds 0.84 
 """
 NUM_PASSAGES = 64
 """Passages that are looked at; a document's others count as if they were the last of these."""
-GRAPH_LINKS, GRAPH_EFFORT, SEARCH_EFFORT = 16, 200, 128
-"""hnswlib's M, ef_construction and ef."""
+GRAPH_LINKS, GRAPH_EFFORT, SEARCH_EFFORT = 16, 200, 400
+"""hnswlib's M, ef_construction and ef. Of the ten nearest of 115,000 passages an ef of 128 finds
+0.975 and one of 400 finds 0.993, in 0.2 and 0.4 ms (`persona bench rag`).
+"""
 _FEW_ROWS = 4_096
 """Up to so many allowed passages comparing them all is faster than a filtered walk of the graph."""
 
@@ -60,24 +63,15 @@ class WorldIndex:
         self._note_vectors = vectors[: len(rows)] if is_plain else vectors[rows]
         self._graph = graph
         self._graph.set_ef(SEARCH_EFFORT)
-        numbers_of: dict[str, list[int]] = defaultdict(list)
-        for number, passage in enumerate(self._notes):
-            numbers_of[passage.text].append(number)
-        self._numbers_of = [np.array(numbers) for numbers in numbers_of.values()]
+        self._by_row = np.argsort(rows, kind="stable")
+        num_rows = int(rows.max()) + 1 if len(rows) else 0
+        self._starts = np.searchsorted(rows[self._by_row], np.arange(num_rows + 1)).tolist()
         numbers: dict[str, list[int]] = defaultdict(list)
         self._num_passages: dict[str, int] = defaultdict(int)
         for number, passage in enumerate(self._notes):
             numbers[passage.document.npc_id].append(number)
             self._num_passages[passage.document.id] += 1
         self._by_npc = {npc: slice(group[0], group[-1] + 1) for npc, group in numbers.items()}
-
-    def _documents(self, parts: Iterable[slice]) -> Iterable[Note]:
-        """Each document of these passages, once."""
-        return {
-            id(document): document
-            for part in parts
-            for document in (passage.document for passage in self._notes[part])
-        }.values()  # type: ignore[return-value]
 
     @property
     def num_passages(self) -> int:
@@ -108,21 +102,31 @@ class WorldIndex:
         is_wanted: Callable[[Note], bool] = lambda _: True,
     ) -> list[Match]:
         """The `limit` nearest of an NPC's own notes and everybody's, exactly; best first."""
-        parts = [self._by_npc[npc] for npc in (npc_id, ANY) if npc in self._by_npc]
+        parts = [self._by_npc[npc] for npc in {npc_id, ANY} if npc in self._by_npc]
         if not parts:
             return []
         numbers = np.concatenate([np.arange(part.start, part.stop) for part in parts])
         cosines = np.concatenate([self._note_vectors[part] @ vector for part in parts])
-        wanted = {document.id for document in self._documents(parts) if is_wanted(document)}
-        kept = np.fromiter((self._notes[n].document.id in wanted for n in numbers), bool)
-        best = _largest(numbers[kept], cosines[kept], NUM_PASSAGES)
-        return self._matches(*best, limit)
+        numbers, cosines = _largest(numbers, cosines, len(numbers))
+        wanted = (
+            rank
+            for rank, number in enumerate(numbers.tolist())
+            if is_wanted(self._notes[number].document)
+        )
+        best = [*islice(wanted, NUM_PASSAGES)]
+        return self._matches(numbers[best], cosines[best], limit)
 
     def search(
-        self, vector: Vector, limit: int, npcs: Collection[str] | None = None
+        self,
+        vector: Vector,
+        limit: int,
+        npcs: Collection[str] | None = None,
+        is_wanted: Callable[[Note], bool] = lambda _: True,
     ) -> list[Match]:
         """The `limit` nearest notes of the world, or of `npcs` alone, by the graph; best first."""
-        return self._matches(*self.passages(vector, max(NUM_PASSAGES, limit), npcs), limit)
+        found = self.passages(vector, max(NUM_PASSAGES, limit), npcs)
+        matches = self._matches(*found, len(found[0]))
+        return [match for match in matches if is_wanted(match.document)][:limit]
 
     def passages(
         self, vector: Vector, limit: int, npcs: Collection[str] | None = None
@@ -154,19 +158,23 @@ class WorldIndex:
         """The graph's answer; with a filter, enough is fetched for what the filter leaves."""
         if limit == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        wanted = min(limit, len(self._numbers_of))
+        num_rows = len(self._starts) - 1
+        wanted = min(limit, num_rows)
         while True:
             self._graph.set_ef(max(SEARCH_EFFORT, wanted))
             labels, distances = self._graph.knn_query(vector, k=wanted, num_threads=1)
-            groups = [self._numbers_of[label] for label in labels[0].tolist()]
+            groups = [
+                self._by_row[self._starts[label] : self._starts[label + 1]]
+                for label in labels[0].tolist()
+            ]
             numbers = np.concatenate(groups)
             cosines = np.repeat(1 - distances[0], [len(group) for group in groups])
             if is_allowed is not None:
                 kept = is_allowed[numbers]
                 numbers, cosines = numbers[kept], cosines[kept]
-            if len(numbers) >= limit or wanted == len(self._numbers_of):
+            if len(numbers) >= limit or wanted == num_rows:
                 return numbers[:limit], cosines[:limit]
-            wanted = min(len(self._numbers_of), wanted * 4)
+            wanted = min(num_rows, wanted * 4)
 
     def _matches(self, numbers: Rows, cosines: Vector, limit: int) -> list[Match]:
         """Documents by the mean of their best passages among the ranked ones."""
@@ -188,7 +196,9 @@ class WorldIndex:
 def make_graph(vectors: Vectors, num_threads: int) -> hnswlib.Index:
     """A graph over all rows of `vectors`, float32 [n, dim], by inner product."""
     graph = hnswlib.Index(space="ip", dim=vectors.shape[1])
-    graph.init_index(max(1, len(vectors)), GRAPH_EFFORT, GRAPH_LINKS, random_seed=1)
+    graph.init_index(
+        max(1, len(vectors)), M=GRAPH_LINKS, ef_construction=GRAPH_EFFORT, random_seed=1
+    )
     if len(vectors):
         graph.add_items(vectors, num_threads=num_threads)
     return graph

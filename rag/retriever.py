@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rag.calibration import Calibration, HostilityDetector
+from rag.calibration import Calibration
 from rag.documents import ANY, DialogueTurn, Lang, Lore, localise
 from rag.embedder import Embedder
 from rag.index import Match, Vector, WorldIndex
@@ -21,12 +21,6 @@ class Retriever:
     embedder: Embedder
     index: WorldIndex
     calibration: Calibration
-
-    @property
-    def detector(self) -> HostilityDetector | None:
-        """The encoder's detector of attacks, if it has one."""
-        found = self.calibration.detector
-        return HostilityDetector(found) if found else None
 
     def encode(self, text: str) -> Vector:
         """The unit vector of a text, float32 [dim]."""

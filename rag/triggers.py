@@ -1,14 +1,13 @@
 """What a player must not say: forbidden trigger lists, by their keywords and then by meaning.
 
-A list whose example texts are attacks (threats, extortion, death wishes, vicious abuse) fires at
-any attack; so its author need not foresee each. Any other list fires at what means the same as one
-of its examples. Which kind a list is, the detector says of the examples themselves.
+A list fires at what means the same as one of its example texts. A list whose examples are attacks
+(threats, extortion, death wishes, vicious abuse) fires at any attack besides, so its author need
+not foresee each; that it is one, the detector says of the examples themselves.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rag.calibration import HostilityDetector
+from rag.detector import AttackDetector, default_detector
 from rag.documents import ANY, ForbiddenTriggerList, TriggerMeta
 from rag.index import Vector
 from rag.keywords import find_keyword
@@ -25,8 +24,6 @@ class Fired:
     meta: TriggerMeta | None
     keyword: str | None = None
     example: str | None = None
-    score: float | None = None
-    """Of the detector, or the cosine to the example where the list is no list of attacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +34,28 @@ class Hearing:
     meta: TriggerMeta | None
     example: str
     cosine: float
+    """To the nearest of its examples; -1 without an encoder."""
+    same: float
+    """The cosine from which on the list fires."""
     attack: float | None
     """The detector's score where the list is one of attacks."""
-    threshold: float
+    attack_threshold: float
 
     @property
     def fires(self) -> bool:
         """Whether the list fires by meaning."""
-        return (self.cosine if self.attack is None else self.attack) >= self.threshold
+        is_attack = self.attack is not None and self.attack >= self.attack_threshold
+        return is_attack or self.cosine >= self.same
 
 
 class TriggerMatcher:
     """Finds the forbidden list that an utterance sets off."""
 
-    def __init__(self, world: World, retriever: Retriever | None) -> None:
+    def __init__(
+        self, world: World, retriever: Retriever | None, detector: AttackDetector | None = None
+    ) -> None:
         self._world, self._retriever = world, retriever
-        self._detector = retriever.detector if retriever else None
+        self._detector = detector or default_detector()
         lists = (d for d in world.documents if isinstance(d, ForbiddenTriggerList))
         self._attack_lists = {d.id for d in lists if self._is_of_attacks(d)}
 
@@ -63,28 +66,31 @@ class TriggerMatcher:
                 return Fired(document, meta, keyword=keyword)
         return None
 
-    def by_meaning(self, scene: Scene, vector: Vector) -> Fired | None:
-        """Of the lists at `scene` that fire by meaning, the one with the nearest example."""
-        fired = [hearing for hearing in self.hear(scene, vector) if hearing.fires]
+    def by_meaning(self, scene: Scene, utterance: str, vector: Vector | None) -> Fired | None:
+        """Of the lists at `scene` that fire by meaning, the one with the nearest example.
+
+        Without a `vector` only attacks are heard.
+        """
+        fired = [hearing for hearing in self.hear(scene, utterance, vector) if hearing.fires]
         if not fired:
             return None
         best = max(fired, key=lambda hearing: hearing.cosine)
-        score = best.cosine if best.attack is None else best.attack
-        return Fired(best.document, best.meta, example=best.example, score=score)
+        return Fired(best.document, best.meta, example=best.example)
 
-    def hear(self, scene: Scene, vector: Vector) -> list[Hearing]:
+    def hear(self, scene: Scene, utterance: str, vector: Vector | None) -> list[Hearing]:
         """How an utterance stands to every list at `scene` that has example texts."""
-        if self._retriever is None:
-            return []
         heard = []
         for document, meta in self._world.forbidden(scene):
             if not document.triggers.text:
                 continue
-            cosine, example = self._retriever.index.nearest(vector, document.triggers.text)
-            attack, threshold = None, self._retriever.calibration.same
-            if self._detector and document.id in self._attack_lists:
-                attack, threshold = self._detector.score(vector), self._detector.threshold
-            heard.append(Hearing(document, meta, example, cosine, attack, threshold))
+            cosine, example, same = -1.0, "", 1.0
+            if self._retriever and vector is not None:
+                cosine, example = self._retriever.index.nearest(vector, document.triggers.text)
+                same = self._retriever.calibration.same
+            is_of_attacks = document.id in self._attack_lists
+            attack = self._detector.score(utterance) if is_of_attacks else None
+            threshold = self._detector.threshold
+            heard.append(Hearing(document, meta, example, cosine, same, attack, threshold))
         return heard
 
     def banned(self, scene: Scene) -> list[str]:
@@ -97,12 +103,6 @@ class TriggerMatcher:
         ]
 
     def _is_of_attacks(self, document: ForbiddenTriggerList) -> bool:
-        if self._retriever is None or self._detector is None or not document.triggers.text:
-            return False
-        vectors = self._retriever.index.vectors(document.triggers.text)
-        return _most(self._detector, vectors)
-
-
-def _most(detector: HostilityDetector, vectors: Iterable[Vector]) -> bool:
-    verdicts = [detector.score(vector) >= detector.threshold for vector in vectors]
-    return sum(verdicts) * 2 > len(verdicts)
+        """Whether more of its examples are like attacks than not: each needs no certainty."""
+        scores = [self._detector.score(text) for text in document.triggers.text]
+        return sum(score >= 0.5 for score in scores) * 2 > len(scores)

@@ -111,9 +111,8 @@ def _encoder(settings: Settings) -> str:
     if settings.embedder == NO_EMBEDDER:
         return "none: nothing is compared by meaning"
     embedder = open_embedder(settings.embedder)
-    calibration = read_calibration(settings.embedder, embedder.id, embedder.dim)
-    detector = "with" if calibration.detector else "without"
-    return f"{embedder.id}, {embedder.dim} dimensions, {detector} a detector of attacks"
+    read_calibration(settings.embedder, embedder.id)
+    return f"{embedder.id}, {embedder.dim} dimensions"
 
 
 def _world(settings: Settings) -> str:

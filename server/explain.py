@@ -64,7 +64,9 @@ def _gate(progress: Progress, world: World, triggers: TriggerMatcher) -> Explain
     turn, closed = progress.turn, progress.closed
     heard = {}
     if progress.vector is not None:
-        heard = {h.document.id: h for h in triggers.hear(turn.scene, progress.vector)}
+        heard = {
+            h.document.id: h for h in triggers.hear(turn.scene, turn.utterance, progress.vector)
+        }
     lists = []
     for document, _ in world.forbidden(turn.scene):
         hearing = heard.get(document.id)
@@ -76,7 +78,8 @@ def _gate(progress: Progress, world: World, triggers: TriggerMatcher) -> Explain
                 nearest_example=hearing.example if hearing else None,
                 cosine=_rounded(hearing.cosine) if hearing else None,
                 attack_score=_rounded(hearing.attack) if hearing else None,
-                threshold=hearing.threshold if hearing else None,
+                same=hearing.same if hearing else None,
+                attack_threshold=hearing.attack_threshold if hearing else None,
             )
         )
     trigger = world.trigger_def(turn.scene)

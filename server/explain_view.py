@@ -44,19 +44,22 @@ def _gate(gate: ExplainedGate) -> Group:
         verdict += f"   (the game says precheck_passed = {str(gate.precheck_passed).lower()})"
     parts: list[RenderableType] = [Text.from_markup(verdict)]
     if gate.triggers:
-        table = Table("forbidden list", "keyword", "score", "nearest example", box=None)
+        table = Table("forbidden list", "keyword", "attack", "nearest example", "cosine", box=None)
         for trigger in gate.triggers:
-            score = trigger.cosine if trigger.attack_score is None else trigger.attack_score
-            shown = "-"
-            if score is not None and trigger.threshold is not None:
-                kind = "cosine" if trigger.attack_score is None else "attack"
-                shown = f"{kind} {score:.3f} (fires at {trigger.threshold:.3f})"
-            mark = f"{_NO} " if trigger.fired else ""
-            keyword = trigger.keyword or "-"
-            table.add_row(mark + trigger.id, keyword, shown, trigger.nearest_example or "-")
+            table.add_row(
+                f"{_NO} {trigger.id}" if trigger.fired else trigger.id,
+                trigger.keyword or "-",
+                _against(trigger.attack_score, trigger.attack_threshold),
+                trigger.nearest_example or "-",
+                _against(trigger.cosine, trigger.same),
+            )
         parts.append(table)
     parts.append(_conditions(gate.conditions))
     return Group(*parts)
+
+
+def _against(value: float | None, bound: float | None) -> str:
+    return "-" if value is None else f"{value:.3f} (fires at {bound:.3f})"
 
 
 def _conditions(conditions: Sequence[Checked]) -> RenderableType:

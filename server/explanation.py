@@ -27,7 +27,9 @@ class ExplainedTrigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     cosine: float | None = None
     attack_score: float | None = None
     """Of the detector, if the list is one of attacks."""
-    threshold: float | None = None
+    same: float | None = None
+    """The cosine from which on it fires."""
+    attack_threshold: float | None = None
 
 
 class ExplainedGate(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,7 +35,6 @@ from server.decide import Decision, decide, no_change
 from server.explain import explain
 from server.fallback import AuthoredLines, Bearing, Reason, bearing, situation
 from server.gate import check_gate
-from server.line import Line
 from server.line_check import LineCheck
 from server.progress import Progress
 from server.schemas import (
@@ -64,7 +63,7 @@ RETRY_TEMPERATURE = 0.7
 class Dialogue:
     """Answers turns with one bundle and one world.
 
-    Without a `retriever` nothing is compared by meaning: no notes, no triggers but keywords.
+    Without a `retriever` nothing is compared by meaning: no notes, no triggers but by words.
     """
 
     engine: Engine
@@ -125,7 +124,7 @@ class Dialogue:
         if self.retriever and (fired is None or ask.explain):
             vector = await asyncio.to_thread(self.retriever.encode, turn.utterance)
             progress.vector, progress.index = vector, self.retriever.index
-            fired = fired or self.triggers.by_meaning(turn.scene, vector)
+        fired = fired or self.triggers.by_meaning(turn.scene, turn.utterance, progress.vector)
         progress.closed = check_gate(turn, progress.precheck_passed, self.world, fired)
 
     async def _run(self, ask: AskRequest, progress: Progress) -> AsyncGenerator[PipelineEvent]:
@@ -145,8 +144,7 @@ class Dialogue:
         async with aclosing(self._say(request, progress, check)) as events:
             async for event in events:
                 yield event
-        if progress.refusals and not progress.line.text:
-            progress.line = Line()
+        if progress.is_refused and not progress.line.text:
             again = _again(request, progress.decision_tokens)
             async with aclosing(self._say(again, progress, check)) as events:
                 async for event in events:
@@ -156,7 +154,7 @@ class Dialogue:
         self, request: Request, progress: Progress, check: LineCheck
     ) -> AsyncGenerator[PipelineEvent]:
         """What comes of one request, sentence by sentence, up to one that must not leave."""
-        progress.num_attempts += 1
+        progress.begin_attempt()
         line = progress.line
         async with aclosing(self.engine.stream(request)) as events:
             async for event in events:
@@ -239,7 +237,7 @@ class Dialogue:
         """An authored line, if nothing else was said."""
         if progress.line.text:
             return ""
-        if not progress.refusals:
+        if not progress.is_refused:
             progress.fault = progress.fault or Reason.DEADLINE
         document = self.world.fallback(progress.turn.scene)
         progress.authored = self.lines.choose(document, progress.turn)
@@ -259,7 +257,7 @@ class Dialogue:
             document, meta = self.world.fallback(turn.scene), closed.meta if closed else None
             shown = bearing(document, meta, turn.lang)
         num_dropped = progress.prompt.num_dropped if progress.prompt else 0
-        is_truncated = not is_authored and not progress.refusals and progress.is_cut
+        is_truncated = not is_authored and not progress.is_refused and progress.is_cut
         answer_meta = AnswerMeta(
             npc_id=turn.persona.npc_id,
             session_id=turn.session_id,
@@ -293,8 +291,6 @@ async def _may_leave(sentence: str, progress: Progress, check: LineCheck) -> boo
     if refusal is None and check.needs_meaning:
         refusal = await asyncio.to_thread(check.by_meaning, sentence)
     progress.note_sentence(sentence, refusal)
-    if refusal is not None:
-        progress.refusals.append(refusal)
     return refusal is None
 
 

@@ -38,6 +38,8 @@ class Progress:
     line: Line = field(default_factory=Line)
     sentences: list[ExplainedSentence] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
+    is_refused: bool = False
+    """Whether the last attempt ended with a sentence that must not leave."""
     num_attempts: int = 0
     done: Done | None = None
     fault: Reason | None = None
@@ -73,8 +75,16 @@ class Progress:
             return -1.0
         return self.index.nearest(self.vector, texts)[0]
 
+    def begin_attempt(self) -> None:
+        """Start a line from nothing."""
+        self.num_attempts += 1
+        self.line, self.done, self.is_refused = Line(), None, False
+
     def note_sentence(self, text: str, refusal: Refusal | None) -> None:
-        """Remember a sentence of the model, for `explain`."""
+        """Remember a sentence of the model and what came of it."""
+        if refusal is not None:
+            self.refusals.append(refusal)
+            self.is_refused = True
         self.sentences.append(
             ExplainedSentence(
                 text=text.strip(),

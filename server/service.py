@@ -119,7 +119,7 @@ def open_retriever(
     """The index of a world, of which only what is new is embedded. Raises EmbedderError."""
     if embedder is None:
         return None
-    calibration = read_calibration(settings.embedder, embedder.id, embedder.dim)
+    calibration = read_calibration(settings.embedder, embedder.id)
     folder = index_folder(settings.world, embedder.id)
 
     def on_progress(done: int, total: int) -> None:

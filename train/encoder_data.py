@@ -1,4 +1,4 @@
-"""What the sentence encoder learns from: labelled lines, and questions about documents."""
+"""What a sentence encoder is calibrated and measured with: labelled lines, questions, queries."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,13 +9,12 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from rag.documents import Document, Lang, Questions
-from rag.searchable import searchable
 from train.dataset import DatasetError
 
 T = TypeVar("T")
 
 HELD_OUT = 10
-"""One question in so many is kept from training, to measure with."""
+"""One question in so many is asked of the others, to measure with."""
 
 
 class TriggerLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -49,7 +48,7 @@ class Question:
 
     @property
     def is_held_out(self) -> bool:
-        """Whether it is kept from training; by its words alone, so that it stays so."""
+        """Whether it measures rather than is found; by its words alone, so that it stays so."""
         return hashlib.sha256(self.text.encode()).digest()[0] % HELD_OUT == 0
 
 
@@ -75,14 +74,4 @@ def read_questions(documents: Sequence[Document]) -> list[Question]:
         for document in documents
         if isinstance(document, Questions)
         for text in document.questions
-    ]
-
-
-def passages(documents: Sequence[Document]) -> list[Question]:
-    """The documents' own texts that answer questions."""
-    asked = {question.text for question in read_questions(documents)}
-    return [
-        Question(passage.text, passage.document.id)
-        for passage in searchable(documents).notes
-        if passage.text not in asked
     ]

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rag.documents import ANY
+from rag.documents import ANY, DialogueTurn
 from rag.embedder import Embedder
 from rag.index import WorldIndex
 from rag.retriever import note_ids
 from rag.scopes import Scene
+from rag.searchable import Note
 from rag.triggers import TriggerMatcher
 from rag.world import World
 from train.encoder_data import Query, TriggerLine
@@ -59,10 +60,10 @@ def retrieval_scores(
     for query in queries:
         vector = embedder.encode([query.query])[0]
         if query.npc_id:
-            found = note_ids(index.near(vector, query.npc_id, NPC_K))
+            found = note_ids(index.near(vector, query.npc_id, NPC_K, _is_labelled))
             name = f"within an NPC, {NPC_K}"
         else:
-            found = note_ids(index.search(vector, WORLD_K))
+            found = note_ids(index.search(vector, WORLD_K, is_wanted=_is_labelled))
             name = f"over the world, {WORLD_K}"
         right = {*query.relevant} & {*found}
         score = len(right) / len(query.relevant), bool(right)
@@ -76,6 +77,11 @@ def retrieval_scores(
         )
         for name, scores in sorted(groups.items())
     }
+
+
+def _is_labelled(note: Note) -> bool:
+    """Whether queries name documents of its type as answers: model dialogues are none."""
+    return not isinstance(note, DialogueTurn)
 
 
 def detection(decided: Iterable[bool], labels: Iterable[bool]) -> Detection:
@@ -98,7 +104,7 @@ def trigger_decisions(
         scene = first_scene(world, line.npc_id or next(iter(world.npcs)))
         vector = embedder.encode([line.text])[0]
         keyword = matcher.by_keyword(scene, line.text) is not None
-        meaning = matcher.by_meaning(scene, vector) is not None
+        meaning = matcher.by_meaning(scene, line.text, vector) is not None
         told["keywords"].append(keyword)
         told["meaning"].append(meaning)
         told["keywords, then meaning"].append(keyword or meaning)

@@ -47,7 +47,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _open(args: argparse.Namespace) -> tuple[World, Retriever]:
     world = load_world(args.world)
     embedder = open_embedder(args.embedder)
-    calibration = read_calibration(args.embedder, embedder.id, embedder.dim)
+    calibration = read_calibration(args.embedder, embedder.id)
     index, _ = open_index(world.documents, embedder, index_folder(args.world, embedder.id))
     return world, Retriever(embedder, index, calibration)
 

@@ -11,10 +11,7 @@ import pytest
 from export import default_encoder
 from export.bert_graph import write_graph
 from export.default_encoder import (
-    ADAPTER,
-    ENCODER_FOLDER,
     EncoderBuild,
-    adapter_name,
     build_encoder,
     make_tokenizer,
     trimmed,
@@ -22,7 +19,7 @@ from export.default_encoder import (
 from export.errors import BuildError, ExportError
 from export.packaged_encoder import PREFIX, EncoderWeights, read_packaged
 from rag.calibration import CALIBRATION, Calibration, read_calibration
-from rag.embedder import GRAPH, RECORD, OnnxEmbedder
+from rag.embedder import GRAPH, OnnxEmbedder
 from tests.export.bundles import Recorder
 from tests.export.tiny_encoder import tiny_encoder
 
@@ -68,7 +65,7 @@ def tiny_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def build(out: Path, calibration: Path | None = None) -> bool:
-    return build_encoder(EncoderBuild(out, None, calibration), Recorder())
+    return build_encoder(EncoderBuild(out, calibration), Recorder())
 
 
 @pytest.mark.usefixtures("tiny_package")
@@ -97,15 +94,17 @@ def test_a_vector_depends_on_its_text_alone(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("tiny_package")
 def test_the_calibration_must_be_of_the_adapter(tmp_path: Path) -> None:
     path = tmp_path / CALIBRATION
-    path.write_text(json.dumps({"format": 1, "embedder": "adapter@0", "note": 0.5, "same": 0.9}))
-    with pytest.raises(BuildError, match="a calibration of base") as caught:
+    path.write_text(json.dumps({"format": 1, "embedder": "another", "note": 0.5, "same": 0.9}))
+    with pytest.raises(BuildError, match="a calibration of multilingual-e5-small") as caught:
         build(tmp_path / "encoder", path)
     assert "persona embedder calibrate" in str(caught.value)
     assert not (tmp_path / "encoder").exists()
-    path.write_text(json.dumps({"format": 1, "embedder": "base", "note": 0.5, "same": 0.9}))
+    path.write_text(
+        json.dumps({"format": 1, "embedder": "multilingual-e5-small", "note": 0.5, "same": 0.9})
+    )
     build(tmp_path / "encoder", path)
     embedder = OnnxEmbedder(tmp_path / "encoder")
-    found = read_calibration(str(tmp_path / "encoder"), embedder.id, embedder.dim)
+    found = read_calibration(str(tmp_path / "encoder"), embedder.id)
     assert found == Calibration(embedder=embedder.id, note=0.5, same=0.9)
 
 
@@ -116,9 +115,3 @@ def test_a_broken_package_is_told(tmp_path: Path) -> None:
         with pytest.raises(ExportError, match="pip install") as caught:
             read_packaged(path)
         assert str(path) in str(caught.value)
-
-
-def test_the_shipped_calibration_is_of_the_shipped_adapter() -> None:
-    calibration = json.loads((ENCODER_FOLDER / CALIBRATION).read_text())
-    assert calibration["embedder"] == adapter_name(ENCODER_FOLDER / ADAPTER)
-    assert not (ENCODER_FOLDER / RECORD).exists()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from rag.calibration import Calibration, Detector
+from rag.calibration import Calibration
 from rag.documents import Description, DialogueTurn, Document, Lang, Lore, Questions
 from rag.index_store import open_index
 from rag.retriever import NUM_CANDIDATES, Retriever, note_ids, note_text
@@ -143,14 +143,3 @@ def test_a_note_is_told_in_the_language_of_the_conversation(
     note: Lore | DialogueTurn, lang: Lang, text: str
 ) -> None:
     assert note_text(note, lang) == text
-
-
-def test_the_detector_is_the_calibrations() -> None:
-    retriever = make_retriever([])
-    assert retriever.detector is None
-    found = Detector(weights=[0.0] * 512, bias=0.0, threshold=0.25)
-    calibration = Calibration(embedder="grams", note=0.5, same=0.9, detector=found)
-    detector = Retriever(retriever.embedder, retriever.index, calibration).detector
-    assert detector is not None
-    assert detector.threshold == 0.25
-    assert detector.score(retriever.encode(SAID)) == 0.5

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from rag.calibration import Calibration, Detector
+from rag.calibration import Calibration
+from rag.detector import AttackDetector
 from rag.documents import Document, ForbiddenTriggerList, ForbiddenTriggers, TriggerMeta
 from rag.index_store import open_index
 from rag.retriever import Retriever
@@ -34,7 +35,19 @@ MEANINGS: dict[str, Sequence[float]] = {
     SHOP: (0.1, 0, 1, 0),
     MENACE: (0.7, 0.7, 0, 0),
 }
-ATTACKS = Detector(weights=[40.0, 0.0, 0.0, 0.0], bias=-20.0, threshold=0.9)
+
+
+class KnownAttacks(AttackDetector):
+    """Knows which of the texts are attacks."""
+
+    def __init__(self) -> None:
+        self.threshold = 0.8
+
+    def score(self, text: str) -> float:
+        return 0.9 if text in {BURN, BLEED, DROWN, MENACE} else 0.1
+
+
+ATTACKS = KnownAttacks()
 SAME = 0.9
 
 
@@ -58,15 +71,15 @@ BOTH: list[Document] = [THREATS, THREATS_META, SECRETS]
 class Ears:
     """A matcher with its encoder."""
 
-    def __init__(self, documents: Sequence[Document], detector: Detector | None = ATTACKS) -> None:
+    def __init__(self, documents: Sequence[Document]) -> None:
         embedder = TableEmbedder(MEANINGS)
         index, _ = open_index(documents, embedder)
-        calibration = Calibration(embedder=embedder.id, note=0.5, same=SAME, detector=detector)
+        calibration = Calibration(embedder=embedder.id, note=0.5, same=SAME)
         self.retriever = Retriever(embedder, index, calibration)
-        self.matcher = TriggerMatcher(World(documents), self.retriever)
+        self.matcher = TriggerMatcher(World(documents), self.retriever, ATTACKS)
 
     def hear(self, text: str, scene: Scene = SCENE) -> Fired | None:
-        return self.matcher.by_meaning(scene, self.retriever.encode(text))
+        return self.matcher.by_meaning(scene, text, self.retriever.encode(text))
 
     def cosine(self, text: str, other: str) -> float:
         return float(self.retriever.encode(text) @ self.retriever.encode(other))
@@ -79,10 +92,6 @@ def test_a_list_of_attacks_fires_at_an_attack_that_is_near_none_of_its_examples(
     assert fired is not None
     assert (fired.document, fired.meta, fired.keyword) == (THREATS, THREATS_META, None)
     assert fired.example == BURN  # the nearest of its examples, far as it is
-    detector = ears.retriever.detector
-    assert detector is not None
-    assert fired.score == detector.score(ears.retriever.encode(DROWN))
-    assert fired.score >= ATTACKS.threshold
 
 
 def test_a_list_of_attacks_does_not_fire_at_what_is_about_the_same_but_no_attack() -> None:
@@ -97,18 +106,17 @@ def test_a_list_of_another_topic_fires_only_at_what_means_the_same_as_an_example
     fired = ears.hear(HIDING)
     assert fired is not None
     assert (fired.document, fired.meta, fired.example) == (SECRETS, None, TELL)
-    assert fired.score == pytest.approx(ears.cosine(HIDING, TELL))
     for text in (DROWN, WEATHER, MENACE):  # an attack too: the list is not of attacks
         assert ears.hear(text) is None
 
 
-def test_without_a_detector_a_list_of_attacks_fires_by_its_examples_too() -> None:
-    ears = Ears(BOTH, detector=None)
-    assert ears.hear(DROWN) is None
-    fired = ears.hear(BURN)
+def test_a_list_of_attacks_fires_by_its_examples_too() -> None:
+    harmless = "A plea that reads like none."
+    MEANINGS[harmless] = MEANINGS[BURN]
+    ears = Ears(BOTH)
+    fired = ears.hear(harmless)
     assert fired is not None
     assert (fired.document, fired.example) == (THREATS, BURN)
-    assert fired.score == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -148,15 +156,14 @@ def test_only_the_lists_of_the_scene_are_heard() -> None:
 def test_what_was_heard_is_told_of_every_list_whether_it_fires_or_not() -> None:
     words_only = a_list("words", keywords=["scum"])
     ears = Ears([*BOTH, words_only])
-    heard = ears.matcher.hear(SCENE, ears.retriever.encode(MENACE))
+    heard = ears.matcher.hear(SCENE, MENACE, ears.retriever.encode(MENACE))
     secrets, threats = heard  # the most specific first; words mean nothing
     assert (secrets.document, secrets.example, secrets.attack) == (SECRETS, WHERE, None)
     assert secrets.cosine == pytest.approx(ears.cosine(MENACE, WHERE))
-    assert (secrets.threshold, secrets.fires) == (SAME, False)
+    assert (secrets.same, secrets.fires) == (SAME, False)
     assert (threats.document, threats.meta) == (THREATS, THREATS_META)
-    assert (threats.threshold, threats.fires) == (ATTACKS.threshold, True)
-    assert threats.attack is not None
-    assert threats.attack > ATTACKS.threshold
+    assert (threats.attack_threshold, threats.fires) == (ATTACKS.threshold, True)
+    assert threats.attack == ATTACKS.score(MENACE)
 
 
 def test_a_list_fires_from_its_threshold_on() -> None:
@@ -167,7 +174,7 @@ def test_a_list_fires_from_its_threshold_on() -> None:
     for same, is_heard in ((cosine, True), (cosine + 1e-6, False)):
         calibration = Calibration(embedder=embedder.id, note=0.5, same=same)
         matcher = TriggerMatcher(World([SECRETS]), Retriever(embedder, index, calibration))
-        assert (matcher.by_meaning(SCENE, vector) is not None) == is_heard
+        assert (matcher.by_meaning(SCENE, HIDING, vector) is not None) == is_heard
 
 
 @pytest.mark.parametrize(
@@ -188,12 +195,13 @@ def test_a_keyword_fires_its_list_plain_or_disguised(
     assert fired == Fired(document, meta, keyword=keyword)
 
 
-def test_without_an_encoder_keywords_fire_and_nothing_else_does() -> None:
-    matcher = TriggerMatcher(World(BOTH), None)
+def test_without_an_encoder_keywords_and_attacks_fire_and_nothing_else_does() -> None:
+    matcher = TriggerMatcher(World(BOTH), None, ATTACKS)
     assert matcher.by_keyword(SCENE, "you scum") == Fired(THREATS, THREATS_META, keyword="scum")
-    vector = TableEmbedder(MEANINGS).encode([BURN])[0]
-    assert matcher.hear(SCENE, vector) == []
-    assert matcher.by_meaning(SCENE, vector) is None
+    fired = matcher.by_meaning(SCENE, DROWN, None)
+    assert fired is not None
+    assert fired.document == THREATS
+    assert matcher.by_meaning(SCENE, TELL, None) is None
 
 
 def test_npcs_may_not_say_everybodys_keywords_but_may_say_their_own() -> None:

@@ -4,6 +4,7 @@ On the default bundle, greedy, with the default encoder. A `flag_def` with thres
 whatever the heads say, so these hold for any heads.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from rag.calibration import read_calibration
 from rag.documents import Document
 from rag.embedder import DEFAULT, Embedder, open_embedder
 from rag.index_store import open_index
+from rag.keywords import find_keyword
 from rag.retriever import Retriever
 from rag.world import World
 from server.service import Service
@@ -258,13 +260,17 @@ CASES = [
         "flag_def: at a stage that Mina does not have, by what was said",
         [
             flag(
+                "quest_stage_change",
                 quest_stage="over",
                 location="tower",
                 examples_positive=["Could I have some of that lamp oil?"],
                 examples_negative=["Is the oil expensive?"],
             ),
         ],
-        lambda a: detail(a)["source"] == "own-give_item" and detail(a)["found_by"] == "meaning",
+        lambda a: (
+            detail(a, "quest_stage_change")["source"] == "own-quest_stage_change"
+            and detail(a, "quest_stage_change")["found_by"] == "meaning"
+        ),
         text="May I have some lamp oil, please?",
         body={"context": {"game_state": {"quest_stage": "festival", "location": "hill"}}},
     ),
@@ -329,7 +335,7 @@ def asking(
     """Ask a server whose world has `documents` too; greedy and explained."""
     world = World(msgspec.convert([*documents, *DOCUMENTS], list[Document]))
     index, _ = open_index(world.documents, embedder)
-    calibration = read_calibration(DEFAULT, embedder.id, embedder.dim)
+    calibration = read_calibration(DEFAULT, embedder.id)
     retriever = Retriever(embedder, index, calibration)
     with client_of(altered(service, world=world, retriever=retriever, **dialogue)) as client:
 
@@ -370,24 +376,29 @@ def test_a_line_like_a_bad_example_is_asked_for_again(
         second = ask()
     assert second["meta"]["line_refused"][0] == "like_a_bad_example"
     assert second["meta"]["text_source"] in {"regenerated", "authored"}
-    assert sentence not in second["text"]
+    assert sentence != second["text"]
     assert second["delta"] == first["delta"]
     assert len(second["meta"]["line_refused"]) <= 2
     assert second["meta"]["explain"]["line"][0]["because"] == sentence
 
 
 def test_a_banned_word_never_leaves(gemma_service: Service, embedder: Embedder) -> None:
+    """On the fallback path, where the untrained model speaks in words."""
     with asking(gemma_service, embedder, []) as ask:
-        word = max(ask()["text"].replace(",", " ").replace(".", " ").split(), key=len)
-    banned = [
-        {"id": "banned", "type": "forbidden_trigger_list", "triggers": {"keywords": [word]}},
+        match = re.search(r"[A-Za-z]{4,}", ask("Who are you?", precheck_passed=False)["text"])
+    assert match, "the model's line has a word"
+    banned: list[dict[str, Any]] = [
+        {
+            "id": "banned",
+            "type": "forbidden_trigger_list",
+            "triggers": {"keywords": [match.group()]},
+        },
         {"id": "banned.meta", "type": "trigger_meta", "trigger": "banned"},
     ]
     with asking(gemma_service, embedder, banned) as ask:
-        answer = ask()
-    assert "banned_word" in answer["meta"]["line_refused"]
-    assert word.casefold() not in answer["text"].casefold()
-    assert answer["meta"]["valid"]
+        answer = ask("Who are you?", precheck_passed=False)
+    assert answer["meta"]["line_refused"][0] == "banned_word"
+    assert find_keyword(answer["text"], [match.group()]) is None
 
 
 def test_the_same_question_gives_the_same_answer(

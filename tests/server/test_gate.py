@@ -176,7 +176,7 @@ FEARS: list[dict[str, Any]] = [
         "id": "fears",
         "type": "forbidden_trigger_list",
         "npc_id": "mina",
-        "triggers": {"text": ["Hand over the lamp or you will regret it."]},
+        "triggers": {"text": ["Where is the key of the lamp room hidden?"]},
     },
     {"id": "fears-meta", "type": "trigger_meta", "trigger": "fears", "delta": {"trust": -0.6}},
 ]
@@ -191,13 +191,13 @@ def test_a_keyword_goes_before_meaning(tiny_service: Service) -> None:
     retriever = Retriever(embedder, index, calibration)
     embedder.embedded.clear()
     with client_of(altered(tiny_service, world=World(documents), retriever=retriever)) as client:
-        by_meaning = asked(client, "Hand over the lamp, or you will regret it!")
+        by_meaning = asked(client, "Where is the key of the lamp room hidden")
         assert by_meaning["meta"]["trigger"] == "fears"
         assert by_meaning["delta"]["trust"] == -0.6
         assert len(embedder.embedded) == 1
         for is_explained in (False, True):  # to explain, meaning is looked at all the same
             by_keyword = asked(
-                client, "Hand over the lamp, scum, or you will regret it!", explain=is_explained
+                client, "Where is the key of the lamp room hidden, scum", explain=is_explained
             )
             assert by_keyword["meta"]["trigger"] == "slurs"
             assert by_keyword["delta"]["trust"] == -0.3

@@ -78,7 +78,7 @@ def test_a_restart_sees_the_edited_document(reloadable: Reloadable, tiny_bundle:
     assert answer["meta"]["reason"] == "conditions_unmet"
 
 
-@pytest.mark.parametrize("given", [None, "Bearer wrong", "secret", "Bearer secret "])
+@pytest.mark.parametrize("given", [None, "Bearer wrong", "secret", "Bearer secretsecret"])
 def test_the_admin_key_is_needed_where_one_is_set(
     reloadable: Reloadable, given: str | None
 ) -> None:
@@ -86,9 +86,6 @@ def test_the_admin_key_is_needed_where_one_is_set(
     reloadable.service.settings = settings
     headers = {"Authorization": given} if given else {}
     problem = reloadable.client.post("/admin/reload", headers=headers)
-    if given == "Bearer secret ":  # white space around a header's value is not part of it
-        assert problem.status_code == 200
-        return
     check_problem(problem, 403, "forbidden")
     right = reloadable.client.post("/admin/reload", headers={"Authorization": "Bearer secret"})
     assert right.status_code == 200
