@@ -16,6 +16,7 @@ from itertools import product
 import numpy as np
 
 from heads.spec import DeltaSpec, FlagSpec, HeadSpec
+from rag.calibration import Calibration
 from rag.detector import NUM_BUCKETS, AttackDetector, Detector, ngram_features
 from rag.documents import (
     ANY,
@@ -171,9 +172,15 @@ class TopicEmbedder:
         return rng.standard_normal(self.dim, np.float32)
 
 
+def make_calibration(embedder: TopicEmbedder, speech: Speech) -> Calibration:
+    """Bounds that fit the encoder."""
+    asked = embedder.encode([speech.sentence(topic) for topic in speech.topics(256)])
+    return Calibration(embedder=embedder.id, centre=asked.mean(axis=0).tolist(), note=0.4, same=0.8)
+
+
 def make_detector(speech: Speech) -> AttackDetector:
     """A detector of this world's threats: what sets their n-grams apart from ordinary ones."""
-    texts = ([speech.threat() for _ in range(128)], map(speech.sentence, speech.topics(128)))
+    texts = ([speech.threat() for _ in range(64)], map(speech.sentence, speech.topics(64)))
     threats, others = (np.stack([_features(text) for text in group]) for group in texts)
     weights = threats.mean(axis=0) - others.mean(axis=0)
     high, low = (threats @ weights).mean(), (others @ weights).mean()

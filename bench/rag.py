@@ -28,13 +28,13 @@ from bench.generated_world import (
     GeneratedWorld,
     Speech,
     TopicEmbedder,
+    make_calibration,
     make_detector,
     make_request,
     make_world,
 )
 from bench.machine import describe_machine
 from heads.session import Prediction
-from rag.calibration import Calibration
 from rag.flags import flag_rule
 from rag.index import Vector, WorldIndex
 from rag.index_store import open_index
@@ -279,7 +279,7 @@ class _Rules:
         check_gate(turn, None, self.world, said or meant)
         self.watch.lap("gate")
         ranked = self.retriever.notes(vector, turn.scene, turn.lang)
-        [match for match in ranked if self.retriever.is_near(match)]
+        [match for match in ranked if self.retriever.is_near(match, vector)]
         self.watch.lap("notes")
         self._decide(prediction, TurnProgress(turn, vector=vector, index=self.retriever.index))
         self.watch.lap("decide")
@@ -305,8 +305,7 @@ class _Rules:
 def _turns(place: Place, index: WorldIndex, count: int) -> list[Figure]:
     """All stages of so many requests, together and apart."""
     speech, topics = place.speech, place.world.topics
-    calibration = Calibration(embedder=place.embedder.id, note=0.45, same=0.8)
-    retriever = Retriever(place.embedder, index, calibration)
+    retriever = Retriever(place.embedder, index, make_calibration(place.embedder, speech))
     detector = make_detector(speech)
     start = time.perf_counter()
     world = World(place.world.documents)

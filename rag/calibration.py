@@ -19,8 +19,12 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     format: int = FORMAT
     embedder: str
     """The encoder's id; vectors of another have other cosines."""
+    centre: list[float] = []
+    """The mean vector of what players ask. Some encoders put all texts near one another: how near a
+    line is to the centre says what its cosines are worth.
+    """
     note: Unit
-    """From this score on a note is worth showing to the model."""
+    """A note is worth showing if its score is so much above the line's product with the centre."""
     same: Unit
     """From this cosine on two texts are taken to mean the same."""
 
@@ -53,5 +57,5 @@ class _Version(msgspec.Struct):
     format: int
 
 
-USE_NOTE, USE_SAME = 0.45, 0.75
+USE_NOTE, USE_SAME = 0.355, 0.807
 """Bounds of the packaged USE, measured as `persona embedder calibrate` does."""

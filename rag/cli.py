@@ -16,6 +16,7 @@ from rag.documents import ANY, BaseDocument, FlagDef
 from rag.embedder import DEFAULT, open_embedder
 from rag.index_store import index_folder, open_index
 from rag.loader import KINDS, WorldError
+from rag.retriever import Retriever
 from rag.scaffold import ScaffoldError, write_npc
 from rag.world import load_world, read_world
 
@@ -103,12 +104,14 @@ def run_search(args: argparse.Namespace) -> int:
         matches = index.near(vector, args.npc, args.limit)
     else:
         matches = index.search(vector, args.limit)
-    table = Table("document", "score", "nearest passage", title_justify="left")
+    retriever = Retriever(embedder, index, calibration)
+    table = Table("document", "score", "lead", "nearest passage")
     for match in matches:
-        mark = "" if match.score >= calibration.note else " (too far)"
-        table.add_row(match.document.id, f"{match.score:.3f}{mark}", match.passage)
+        mark = "" if retriever.is_near(match, vector) else " (too far)"
+        lead = f"{retriever.lead(match, vector):.3f}{mark}"
+        table.add_row(match.document.id, f"{match.score:.3f}", lead, match.passage)
     Console().print(table)
-    print(f"notes are shown to the model from {calibration.note:.2f} on")
+    print(f"notes are shown to the model from a lead of {calibration.note:.3f} on")
     return 0
 
 

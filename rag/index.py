@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from rag.documents import ANY
 from rag.embedder import Vectors
-from rag.searchable import Note, Passage, Searchable
+from rag.searchable import Note, Searchable
 
 Rows = npt.NDArray[np.int64]
 Vector = npt.NDArray[np.float32]
@@ -31,6 +31,8 @@ GRAPH_LINKS, GRAPH_EFFORT, SEARCH_EFFORT = 16, 200, 400
 """hnswlib's M, ef_construction and ef. Of the ten nearest of 115,000 passages an ef of 128 finds
 0.975 and one of 400 finds 0.993, in 0.2 and 0.4 ms (`persona bench rag`).
 """
+_NUM_RANKED = 4 * NUM_PASSAGES
+"""An NPC's passages that are put in order at first; more only if too few of these are wanted."""
 _FEW_ROWS = 4_096
 """Up to so many allowed passages comparing them all is faster than a filtered walk of the graph."""
 
@@ -65,7 +67,7 @@ class WorldIndex:
         self._graph.set_ef(SEARCH_EFFORT)
         self._by_row = np.argsort(rows, kind="stable")
         num_rows = int(rows.max()) + 1 if len(rows) else 0
-        self._starts = np.searchsorted(rows[self._by_row], np.arange(num_rows + 1)).tolist()
+        self._starts = np.searchsorted(rows[self._by_row], np.arange(num_rows + 1))
         numbers: dict[str, list[int]] = defaultdict(list)
         self._num_passages: dict[str, int] = defaultdict(int)
         for number, passage in enumerate(self._notes):
@@ -107,14 +109,18 @@ class WorldIndex:
             return []
         numbers = np.concatenate([np.arange(part.start, part.stop) for part in parts])
         cosines = np.concatenate([self._note_vectors[part] @ vector for part in parts])
-        numbers, cosines = _largest(numbers, cosines, len(numbers))
-        wanted = (
-            rank
-            for rank, number in enumerate(numbers.tolist())
-            if is_wanted(self._notes[number].document)
-        )
-        best = [*islice(wanted, NUM_PASSAGES)]
-        return self._matches(numbers[best], cosines[best], limit)
+        num_ranked = _NUM_RANKED
+        while True:
+            ranked, values = _largest(numbers, cosines, num_ranked)
+            wanted = (
+                rank
+                for rank, number in enumerate(ranked.tolist())
+                if is_wanted(self._notes[number].document)
+            )
+            best = [*islice(wanted, NUM_PASSAGES)]
+            if len(best) == NUM_PASSAGES or num_ranked >= len(numbers):
+                return self._matches(ranked[best], values[best], limit)
+            num_ranked = len(numbers)
 
     def search(
         self,
@@ -159,16 +165,12 @@ class WorldIndex:
         if limit == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         num_rows = len(self._starts) - 1
-        wanted = min(limit, num_rows)
+        wanted = min(num_rows, limit if is_allowed is None else max(limit, SEARCH_EFFORT))
         while True:
             self._graph.set_ef(max(SEARCH_EFFORT, wanted))
             labels, distances = self._graph.knn_query(vector, k=wanted, num_threads=1)
-            groups = [
-                self._by_row[self._starts[label] : self._starts[label + 1]]
-                for label in labels[0].tolist()
-            ]
-            numbers = np.concatenate(groups)
-            cosines = np.repeat(1 - distances[0], [len(group) for group in groups])
+            numbers, counts = self._with_texts(labels[0].astype(np.int64))
+            cosines = np.repeat(1 - distances[0], counts)
             if is_allowed is not None:
                 kept = is_allowed[numbers]
                 numbers, cosines = numbers[kept], cosines[kept]
@@ -176,21 +178,28 @@ class WorldIndex:
                 return numbers[:limit], cosines[:limit]
             wanted = min(num_rows, wanted * 4)
 
+    def _with_texts(self, rows: Rows) -> tuple[Rows, Rows]:
+        """The passages that have the texts of these rows, in order, and how many each text has."""
+        starts = self._starts[rows]
+        counts = self._starts[rows + 1] - starts
+        shifts = np.repeat(starts - counts.cumsum() + counts, counts)
+        return self._by_row[np.arange(len(shifts)) + shifts], counts
+
     def _matches(self, numbers: Rows, cosines: Vector, limit: int) -> list[Match]:
         """Documents by the mean of their best passages among the ranked ones."""
+        passages = [self._notes[number] for number in numbers.tolist()]
+        values: list[float] = cosines.tolist()
         found: dict[str, list[int]] = defaultdict(list)
-        for rank, number in enumerate(numbers.tolist()):
-            found[self._notes[number].document.id].append(rank)
-        floor = float(cosines[-1]) if len(cosines) else 0.0
-        matches = []
+        for rank, passage in enumerate(passages):
+            found[passage.document.id].append(rank)
+        scored = []
         for name, ranks in found.items():
             count = min(NUM_BEST, self._num_passages[name])
-            best = [float(cosines[rank]) for rank in ranks[:count]]
-            best += [floor] * (count - len(best))
-            nearest: Passage = self._notes[int(numbers[ranks[0]])]
-            document = nearest.document
-            matches.append(Match(document, sum(best) / count, nearest.text))  # type: ignore[arg-type]
-        return sorted(matches, key=lambda match: -match.score)[:limit]
+            best = [values[rank] for rank in ranks[:count]]
+            best += values[-1:] * (count - len(best))
+            scored.append((sum(best) / count, passages[ranks[0]]))
+        scored.sort(key=lambda pair: -pair[0])
+        return [Match(nearest.document, score, nearest.text) for score, nearest in scored[:limit]]
 
 
 def make_graph(vectors: Vectors, num_threads: int) -> hnswlib.Index:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from rag.calibration import Calibration
 from rag.documents import ANY, DialogueTurn, Lang, Lore, localise
 from rag.embedder import Embedder
@@ -33,9 +35,14 @@ class Retriever:
             vector, scene.npc_id, NUM_CANDIDATES, lambda note: _may_tell(note, scene, lang)
         )
 
-    def is_near(self, match: Match) -> bool:
+    def lead(self, match: Match, vector: Vector) -> float:
+        """How much nearer a note is to an utterance than anything is."""
+        centre = self.calibration.centre
+        return match.score - (float(vector @ np.asarray(centre, np.float32)) if centre else 0.0)
+
+    def is_near(self, match: Match, vector: Vector) -> bool:
         """Whether a note is worth showing."""
-        return match.score >= self.calibration.note
+        return self.lead(match, vector) >= self.calibration.note
 
 
 def _may_tell(note: Note, scene: Scene, lang: Lang) -> bool:

@@ -94,22 +94,24 @@ def _gate(progress: Progress, world: World, triggers: TriggerMatcher) -> Explain
 
 def _notes(progress: Progress) -> list[ExplainedNote]:
     shown = {match.document.id for match in progress.shown}
+    bound = progress.note_threshold or 0.0
     return [
         ExplainedNote(
             id=match.document.id,
             score=round(match.score, 4),
+            lead=round(lead, 4),
             nearest_passage=match.passage,
             shown=match.document.id in shown,
-            why_not=_why_not(is_near=is_near, is_shown=match.document.id in shown),
+            why_not=_why_not(is_near=lead >= bound, is_shown=match.document.id in shown),
         )
-        for match, is_near in progress.recalled
+        for match, lead in progress.recalled
     ]
 
 
 def _why_not(*, is_near: bool, is_shown: bool) -> str | None:
     if is_shown:
         return None
-    return "over the note budget" if is_near else "below the threshold"
+    return "over the note budget" if is_near else "too far"
 
 
 def _deltas(progress: Progress, world: World) -> dict[str, ExplainedDelta]:

@@ -74,12 +74,14 @@ def _conditions(conditions: Sequence[Checked]) -> RenderableType:
 def _notes(explanation: Explanation) -> RenderableType:
     if not explanation.notes:
         return Text("nothing was searched", style="dim")
-    table = Table("", "document", "score", "nearest passage", "", box=None)
+    bound = explanation.note_threshold
+    table = Table("", "document", "score", f"lead (of {bound})", "nearest passage", "", box=None)
     for note in explanation.notes:
         table.add_row(
             _YES if note.shown else "",
             note.id,
             f"{note.score:.3f}",
+            f"{note.lead:.3f}",
             note.nearest_passage,
             note.why_not or "",
         )

@@ -47,6 +47,9 @@ class ExplainedNote(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     score: float
+    """Mean cosine of its nearest passages."""
+    lead: float
+    """How much nearer that is than anything is; shown from `note_threshold` on."""
     nearest_passage: str
     shown: bool
     why_not: str | None = None

@@ -196,8 +196,10 @@ class Dialogue:
             return []
         ranked = self.retriever.notes(progress.vector, turn.scene, turn.lang)
         progress.note_threshold = self.retriever.calibration.note
-        progress.recalled = [(match, self.retriever.is_near(match)) for match in ranked]
-        near = [match for match, is_near in progress.recalled if is_near]
+        progress.recalled = [
+            (match, self.retriever.lead(match, progress.vector)) for match in ranked
+        ]
+        near = [match for match, lead in progress.recalled if lead >= progress.note_threshold]
         progress.shown = fitting_notes(near, turn.lang, self.encoder, self.note_tokens)
         return [note_text(match.document, turn.lang) for match in progress.shown]
 

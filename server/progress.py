@@ -26,8 +26,8 @@ class Progress:
     vector: Vector | None = None
     """The utterance, embedded."""
     index: WorldIndex | None = None
-    recalled: list[tuple[Match, bool]] = field(default_factory=list)
-    """The notes that were ranked, and whether each is near enough to show."""
+    recalled: list[tuple[Match, float]] = field(default_factory=list)
+    """The notes that were ranked, and the lead of each."""
     note_threshold: float | None = None
     shown: list[Match] = field(default_factory=list)
     prompt: BuiltPrompt | None = None

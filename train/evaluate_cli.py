@@ -3,11 +3,14 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 
 from rich.console import Console
 from rich.table import Table
 
 from rag.calibration import read_calibration
+from rag.documents import Questions
 from rag.embedder import DEFAULT, open_embedder
 from rag.index_store import index_folder, open_index
 from rag.retriever import Retriever
@@ -42,13 +45,22 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action.set_defaults(run=or_say_why(f"evaluate {name}", run))
         if name == "triggers":
             action.add_argument("--show", action="store_true", help="print every line told wrongly")
+        else:
+            action.add_argument(
+                "--without-questions", action="store_true", help="find documents by their own texts"
+            )
 
 
 def _open(args: argparse.Namespace) -> tuple[World, Retriever]:
     world = load_world(args.world)
     embedder = open_embedder(args.embedder)
     calibration = read_calibration(args.embedder, embedder.id)
-    index, _ = open_index(world.documents, embedder, index_folder(args.world, embedder.id))
+    documents, folder = world.documents, index_folder(args.world, embedder.id)
+    if vars(args).get("without_questions"):
+        documents = [d for d in documents if not isinstance(d, Questions)]
+        index, _ = open_index(documents, embedder)
+    else:
+        index, _ = open_index(documents, embedder, folder)
     return world, Retriever(embedder, index, calibration)
 
 
@@ -109,3 +121,11 @@ def run_retrieval(args: argparse.Namespace) -> None:
     for name, found in scores.items():
         table.add_row(name, f"{found.recall:.3f}", f"{found.hit:.3f}", str(found.num_queries))
     Console().print(table)
+    embedder, times = retriever.embedder, []
+    for query in queries:
+        start = perf_counter()
+        embedder.encode([query.query])
+        times.append(perf_counter() - start)
+    print(
+        f"{embedder.id}: {embedder.dim} dimensions, {median(times) * 1e3:.1f} ms a query (median)"
+    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from rag.calibration import Calibration
@@ -119,15 +120,27 @@ def test_far_notes_are_ranked_too_but_only_near_ones_are_worth_showing() -> None
     retriever = make_retriever(documents, note=0.6)
     near, far = retriever.notes(retriever.encode(SAID), SCENE, "en")
     assert (near.document.id, far.document.id) == ("near", "far")
-    assert retriever.is_near(near)
-    assert not retriever.is_near(far)
+    assert retriever.is_near(near, retriever.encode(SAID))
+    assert not retriever.is_near(far, retriever.encode(SAID))
 
 
 def test_a_score_of_exactly_the_bound_is_near() -> None:
     documents = [lore("note", "The bell.")]
-    (match,) = make_retriever(documents).index.near(GramEmbedder().encode([SAID])[0], "mina", 1)
-    assert make_retriever(documents, note=match.score).is_near(match)
-    assert not make_retriever(documents, note=match.score + 1e-6).is_near(match)
+    vector = GramEmbedder().encode([SAID])[0]
+    (match,) = make_retriever(documents).index.near(vector, "mina", 1)
+    assert make_retriever(documents, note=match.score).is_near(match, vector)
+    assert not make_retriever(documents, note=match.score + 1e-6).is_near(match, vector)
+
+
+def test_the_lead_of_a_note_is_over_what_the_utterance_has_in_common_with_all() -> None:
+    retriever = make_retriever([lore("note", "The bell.")])
+    vector = retriever.encode(SAID)
+    (match,) = retriever.index.near(vector, "mina", 1)
+    assert retriever.lead(match, vector) == match.score
+    centre = [0.01] * len(vector)
+    calibration = msgspec.structs.replace(retriever.calibration, centre=centre)
+    centred = Retriever(retriever.embedder, retriever.index, calibration)
+    assert centred.lead(match, vector) == pytest.approx(match.score - 0.01 * float(vector.sum()))
 
 
 @pytest.mark.parametrize(

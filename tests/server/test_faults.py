@@ -198,7 +198,7 @@ def test_a_deadline_midway_leaves_what_was_said(
     Spy.on(monkeypatch).on_event = after_a_word
     with client_of(tiny_service) as client:
         answer = client.post("/ask", json=ask_body()).json()
-    assert answer["text"] == "so"
+    assert answer["text"] == "so…"
     assert (answer["meta"]["text_source"], answer["meta"]["truncated"]) == ("model", True)
 
 

@@ -65,7 +65,7 @@ def test_a_line_of_many_bytes_a_character_streams_whole(
     pieces = iter([b"\xec", b"\x95", b"\x88", b"\xeb\x85", b"\x95!", b"\n"])
     monkeypatch.setattr("runtime.llama_backend.LlamaModel.piece", lambda _, token: next(pieces))
     events = stream(client)
-    assert [event.data["text"] for event in events[1:-1]] == ["안", "녕!"]
+    assert [event.data["text"] for event in events[1:-1]] == ["안녕!"]
     assert events[-1].data["text"] == "안녕!"
 
 
@@ -85,10 +85,10 @@ def test_a_fallback_streams_its_line_and_says_so_in_done(tiny_service: Service) 
     assert (done["meta"]["valid"], done["meta"]["path"]) == (False, "fallback")
 
 
-def test_words_come_while_the_line_is_still_being_spoken(
+def test_sentences_come_while_the_line_is_still_being_spoken(
     tiny_service: Service, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.llama_backend.LlamaModel.piece", lambda _, token: b"word")
+    monkeypatch.setattr("runtime.llama_backend.LlamaModel.piece", lambda _, token: b"Aye. ")
     spy = Spy.on(monkeypatch)
     body = ask_body(stream=True, gen_params={"max_tokens": 4, "temperature": 0})
     arrived: list[str] = []
