@@ -8,6 +8,7 @@ import unicodedata
 import zlib
 from collections import Counter
 from functools import cache
+from itertools import accumulate
 from math import exp, log, sqrt
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,14 @@ def default_detector() -> AttackDetector:
 def ngram_features(text: str, num_buckets: int = NUM_BUCKETS) -> dict[int, float]:
     """Buckets of the text's character n-grams, white space single: 1 + log(count), unit length."""
     padded = f" {' '.join(unicodedata.normalize('NFKC', text).casefold().split())} "
-    counts: Counter[int] = Counter()
-    for size in range(1, LONGEST_NGRAM + 1):
-        for start in range(len(padded) - size + 1):
-            ngram = padded[start : start + size].encode("utf-8", "surrogatepass")
-            counts[zlib.crc32(ngram) % num_buckets] += 1
+    letters = [char.encode("utf-8", "surrogatepass") for char in padded]
+    ends = [0, *accumulate(map(len, letters))]
+    raw, crc32 = b"".join(letters), zlib.crc32
+    counts = Counter(
+        crc32(raw[start:end]) % num_buckets
+        for size in range(1, LONGEST_NGRAM + 1)
+        for start, end in zip(ends, ends[size:], strict=False)
+    )
     values = {bucket: 1 + log(count) for bucket, count in counts.items()}
     length = sqrt(sum(value * value for value in values.values())) or 1.0
     return {bucket: value / length for bucket, value in values.items()}

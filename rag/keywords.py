@@ -49,11 +49,14 @@ class _Letter:
 
 def find_keyword(text: str, keywords: Iterable[str]) -> str | None:
     """The first of `keywords` that `text` holds, plain or disguised; None if it holds none."""
-    readings = _readings(unicodedata.normalize("NFKC", text).casefold())
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    lines = {kind: [folded.translate(look) for look in looks] for kind, looks in _LOOKS.items()}
     for keyword in keywords:
         plain, wanted, kind = _sought(keyword)
-        if wanted and any(_holds(letters, plain, wanted) for letters in readings[kind]):
-            return keyword
+        for line, reading in zip(lines[kind], _READINGS[kind], strict=True):
+            # Letters are looked at one by one only where they stand in a row at all.
+            if wanted and wanted in line and _holds(_letters(folded, *reading), plain, wanted):
+                return keyword
     return None
 
 
@@ -63,14 +66,6 @@ def _sought(keyword: str) -> tuple[str, str, str]:
     plain = unicodedata.normalize("NFKC", keyword).casefold()
     wanted = "".join(_jamo(char) for char in plain if char.isalpha() or char.isdigit())
     return plain, wanted, "hangul" if any(map(_is_hangul, plain)) else "latin"
-
-
-def _readings(text: str) -> dict[str, list[list[_Letter]]]:
-    """The letters of `text` as Hangul (look-alikes as jamo, or left out) and as Latin."""
-    return {
-        "hangul": [_letters(text, _JAMO_LOOKS, _is_hangul), _letters(text, _NO_LOOKS, _is_hangul)],
-        "latin": [_letters(text, _LATIN_LOOKS, str.isalpha)],
-    }
 
 
 def _letters(text: str, looks: Looks, is_kept: Callable[[str], bool]) -> list[_Letter]:
@@ -98,6 +93,27 @@ def _jamo(char: str) -> str:
 
 def _is_hangul(char: str) -> bool:
     return char in _CONJOINING or "ㄱ" <= char <= "ㅣ" or "가" <= char <= "힣"
+
+
+class _Line(dict[int, str | None]):
+    """A table of str.translate that leaves the letters of a reading, and nothing else."""
+
+    def __init__(self, looks: Looks, is_kept: Callable[[str], bool]) -> None:
+        self._looks, self._is_kept = looks, is_kept
+
+    def __missing__(self, code: int) -> str | None:
+        char = chr(code).translate(self._looks)
+        value = _jamo(char) if self._is_kept(char) else None
+        self[code] = value
+        return value
+
+
+_READINGS: dict[str, list[tuple[Looks, Callable[[str], bool]]]] = {
+    "hangul": [(_JAMO_LOOKS, _is_hangul), (_NO_LOOKS, _is_hangul)],
+    "latin": [(_LATIN_LOOKS, str.isalpha)],
+}
+"""As Hangul look-alikes are read as jamo, or left out; as Latin, as the letters they look like."""
+_LOOKS = {kind: [_Line(*reading) for reading in readings] for kind, readings in _READINGS.items()}
 
 
 def _holds(letters: list[_Letter], keyword: str, wanted: str) -> bool:
