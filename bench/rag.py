@@ -45,6 +45,7 @@ from server.decide import Decision, decide
 from server.gate import check_gate
 from server.line import Line
 from server.line_check import LineCheck
+from server.pipeline import OVERLAP
 from server.progress import Progress as TurnProgress
 from server.schemas import AskRequest
 from server.turn import AskedTurn, read_turn
@@ -297,9 +298,9 @@ class _Rules:
         check, line = LineCheck(banned, examples, self.retriever), Line()
         for at in range(0, len(reply), TOKEN_LENGTH):
             for sentence in line.push(reply[at : at + TOKEN_LENGTH]):
-                check.by_words(line.text + sentence)
+                check.by_words(line.text[-OVERLAP:] + sentence)
                 line.release(sentence)
-        check.by_words(line.text + line.finish(is_cut=False))
+        check.by_words(line.text[-OVERLAP:] + line.finish(is_cut=False))
 
 
 def _turns(place: Place, index: WorldIndex, count: int) -> list[Figure]:

@@ -53,11 +53,15 @@ class Checked(msgspec.Struct, frozen=True):
 
 def unmet(conditions: Conditions, facts: Facts) -> list[Unmet]:
     """Everything in `conditions` that does not hold; an empty list means that all holds."""
-    return [
+    gaps = [
         Unmet(check.key, check.needed, check.found)
-        for check in checked(conditions, facts)
+        for check in _requirements(conditions, facts)
         if not check.holds
     ]
+    for number, exception in enumerate(conditions.unless):
+        if not unmet(exception, facts):
+            gaps.append(Unmet(f"unless[{number}]", f"not {_summary(exception)}", "holds"))
+    return gaps
 
 
 def checked(conditions: Conditions, facts: Facts) -> Iterator[Checked]:

@@ -8,7 +8,6 @@ import unicodedata
 import zlib
 from collections import Counter
 from functools import cache
-from itertools import accumulate
 from math import exp, log, sqrt
 from pathlib import Path
 from typing import Any
@@ -45,8 +44,11 @@ class AttackDetector:
 
     def score(self, text: str) -> float:
         """A probability, of the text as it is written."""
-        features = ngram_features(text, len(self._weights))
-        logit = self._bias + sum(self._weights[at] * value for at, value in features.items())
+        weights = self._weights
+        counts = ngram_counts(text, len(weights))
+        total = sum([weights[bucket] * count for bucket, count in counts.items()])
+        square = sum([count * count for count in counts.values()])
+        logit = self._bias + total / sqrt(square or 1.0)
         return 1 / (1 + exp(-max(-60.0, min(60.0, logit))))
 
 
@@ -57,16 +59,21 @@ def default_detector() -> AttackDetector:
 
 
 def ngram_features(text: str, num_buckets: int = NUM_BUCKETS) -> dict[int, float]:
-    """Buckets of the text's character n-grams, white space single: 1 + log(count), unit length."""
+    """The counts of `ngram_counts`, at unit length."""
+    counts = ngram_counts(text, num_buckets)
+    length = sqrt(sum(count * count for count in counts.values())) or 1.0
+    return {bucket: count / length for bucket, count in counts.items()}
+
+
+def ngram_counts(text: str, num_buckets: int) -> dict[int, float]:
+    """Buckets of the text's character n-grams, white space single, each with 1 + log(count)."""
     padded = f" {' '.join(unicodedata.normalize('NFKC', text).casefold().split())} "
-    letters = [char.encode("utf-8", "surrogatepass") for char in padded]
-    ends = [0, *accumulate(map(len, letters))]
-    raw, crc32 = b"".join(letters), zlib.crc32
-    counts = Counter(
-        crc32(raw[start:end]) % num_buckets
-        for size in range(1, LONGEST_NGRAM + 1)
-        for start, end in zip(ends, ends[size:], strict=False)
-    )
-    values = {bucket: 1 + log(count) for bucket, count in counts.items()}
-    length = sqrt(sum(value * value for value in values.values())) or 1.0
-    return {bucket: value / length for bucket, value in values.items()}
+    letters, crc32 = [char.encode("utf-8", "surrogatepass") for char in padded], zlib.crc32
+    hashes: list[int] = []
+    for start in range(len(letters)):
+        crc = 0
+        for letter in letters[start : start + LONGEST_NGRAM]:
+            crc = crc32(letter, crc)  # of the n-gram that ends here
+            hashes.append(crc)
+    counts = Counter([crc % num_buckets for crc in hashes])
+    return {bucket: 1.0 if n == 1 else 1.0 + log(n) for bucket, n in counts.items()}

@@ -5,8 +5,8 @@ A document is found by its own text and by the questions that are asked of it: i
 of its best passages, which one lucky match alone cannot win.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -31,7 +31,7 @@ GRAPH_LINKS, GRAPH_EFFORT, SEARCH_EFFORT = 16, 200, 400
 """hnswlib's M, ef_construction and ef. Of the ten nearest of 115,000 passages an ef of 128 finds
 0.975 and one of 400 finds 0.993, in 0.2 and 0.4 ms (`persona bench rag`).
 """
-_NUM_RANKED = 4 * NUM_PASSAGES
+_NUM_RANKED = 2 * NUM_PASSAGES
 """An NPC's passages that are put in order at first; more only if too few of these are wanted."""
 _FEW_ROWS = 4_096
 """Up to so many allowed passages comparing them all is faster than a filtered walk of the graph."""
@@ -69,10 +69,14 @@ class WorldIndex:
         num_rows = int(rows.max()) + 1 if len(rows) else 0
         self._starts = np.searchsorted(rows[self._by_row], np.arange(num_rows + 1))
         numbers: dict[str, list[int]] = defaultdict(list)
-        self._num_passages: dict[str, int] = defaultdict(int)
         for number, passage in enumerate(self._notes):
             numbers[passage.document.npc_id].append(number)
-            self._num_passages[passage.document.id] += 1
+        documents = {id(passage.document): passage.document for passage in self._notes}
+        at = {name: place for place, name in enumerate(documents)}
+        self._documents = [*documents.values()]
+        self._numbers = np.arange(len(self._notes))
+        self._document_of = [at[id(passage.document)] for passage in self._notes]
+        self._num_passages = Counter(self._document_of)
         self._by_npc = {npc: slice(group[0], group[-1] + 1) for npc, group in numbers.items()}
 
     @property
@@ -107,17 +111,12 @@ class WorldIndex:
         parts = [self._by_npc[npc] for npc in {npc_id, ANY} if npc in self._by_npc]
         if not parts:
             return []
-        numbers = np.concatenate([np.arange(part.start, part.stop) for part in parts])
+        numbers = np.concatenate([self._numbers[part] for part in parts])
         cosines = np.concatenate([self._note_vectors[part] @ vector for part in parts])
         num_ranked = _NUM_RANKED
         while True:
             ranked, values = _largest(numbers, cosines, num_ranked)
-            wanted = (
-                rank
-                for rank, number in enumerate(ranked.tolist())
-                if is_wanted(self._notes[number].document)
-            )
-            best = [*islice(wanted, NUM_PASSAGES)]
+            best = [*islice(self._wanted(ranked.tolist(), is_wanted), NUM_PASSAGES)]
             if len(best) == NUM_PASSAGES or num_ranked >= len(numbers):
                 return self._matches(ranked[best], values[best], limit)
             num_ranked = len(numbers)
@@ -185,21 +184,36 @@ class WorldIndex:
         shifts = np.repeat(starts - counts.cumsum() + counts, counts)
         return self._by_row[np.arange(len(shifts)) + shifts], counts
 
+    def _wanted(self, numbers: list[int], is_wanted: Callable[[Note], bool]) -> Iterator[int]:
+        """The ranks of passages of wanted documents; each document is asked about once."""
+        known: dict[int, bool] = {}
+        for rank, number in enumerate(numbers):
+            at = self._document_of[number]
+            if at not in known:
+                known[at] = is_wanted(self._documents[at])
+            if known[at]:
+                yield rank
+
     def _matches(self, numbers: Rows, cosines: Vector, limit: int) -> list[Match]:
         """Documents by the mean of their best passages among the ranked ones."""
-        passages = [self._notes[number] for number in numbers.tolist()]
-        values: list[float] = cosines.tolist()
-        found: dict[str, list[int]] = defaultdict(list)
-        for rank, passage in enumerate(passages):
-            found[passage.document.id].append(rank)
-        scored = []
-        for name, ranks in found.items():
-            count = min(NUM_BEST, self._num_passages[name])
-            best = [values[rank] for rank in ranks[:count]]
-            best += values[-1:] * (count - len(best))
-            scored.append((sum(best) / count, passages[ranks[0]]))
-        scored.sort(key=lambda pair: -pair[0])
-        return [Match(nearest.document, score, nearest.text) for score, nearest in scored[:limit]]
+        best: dict[int, list[float]] = {}
+        nearest: dict[int, int] = {}
+        values = cosines.tolist()
+        for number, value in zip(numbers.tolist(), values, strict=True):
+            at = self._document_of[number]
+            if at not in best:
+                best[at], nearest[at] = [value], number
+            elif len(best[at]) < NUM_BEST:
+                best[at].append(value)
+        scores: list[tuple[float, int, int]] = []
+        for at, found in best.items():
+            count = min(NUM_BEST, self._num_passages[at])
+            score = (sum(found) + values[-1] * (count - len(found))) / count
+            scores.append((-score, len(scores), at))
+        return [
+            Match(self._documents[at], -score, self._notes[nearest[at]].text)
+            for score, _, at in sorted(scores)[:limit]
+        ]
 
 
 def make_graph(vectors: Vectors, num_threads: int) -> hnswlib.Index:

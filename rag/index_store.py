@@ -27,7 +27,7 @@ from rag.searchable import searchable
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 RECORD, VECTORS, GRAPH = "index.json", "vectors.npy", "notes.hnsw"
 _STEP = 64
 """Texts between two reports of progress."""
@@ -157,6 +157,8 @@ def _vectors(
     texts: Mapping[str, str], kept: _Kept | None, embedder: Embedder, on_progress: OnProgress
 ) -> tuple[Vectors, int]:
     """Vectors of all texts (by their hashes), in order, and how many of them had to be made."""
+    if kept and kept.names == [*texts]:
+        return kept.vectors, 0
     known = {name: row for row, name in enumerate(kept.names)} if kept else {}
     vectors = np.empty((len(texts), embedder.dim), np.float32)
     missing: list[int] = []

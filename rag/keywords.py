@@ -33,6 +33,8 @@ _JAMO_LOOKS: Looks = str.maketrans(
 )
 _LATIN_LOOKS: Looks = str.maketrans("013457@$|", "oieastasl")
 _NO_LOOKS: Looks = {}
+_REMEMBERED = 0x250
+"""Code points below which letters are remembered once read: Latin."""
 _LONGEST_PIECE = 2
 """Letters or syllables of a piece that counts as pulled apart."""
 
@@ -50,14 +52,26 @@ class _Letter:
 def find_keyword(text: str, keywords: Iterable[str]) -> str | None:
     """The first of `keywords` that `text` holds, plain or disguised; None if it holds none."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    lines = {kind: [folded.translate(look) for look in looks] for kind, looks in _LOOKS.items()}
+    lines = _lines(folded)
     for keyword in keywords:
         plain, wanted, kind = _sought(keyword)
-        for line, reading in zip(lines[kind], _READINGS[kind], strict=True):
+        for line, reading in lines[kind]:
             # Letters are looked at one by one only where they stand in a row at all.
-            if wanted and wanted in line and _holds(_letters(folded, *reading), plain, wanted):
+            if wanted in line and wanted and _holds(_letters(folded, *reading), plain, wanted):
                 return keyword
     return None
+
+
+@lru_cache(maxsize=64)  # a turn asks for several lists of words
+def _lines(folded: str) -> dict[str, list[tuple[str, tuple[Looks, Callable[[str], bool]]]]]:
+    """The letters of a text in a row, by each reading."""
+    return {
+        kind: [
+            (folded.translate(look), reading)
+            for look, reading in zip(_LOOKS[kind], readings, strict=True)
+        ]
+        for kind, readings in _READINGS.items()
+    }
 
 
 @lru_cache(maxsize=200_000)  # more than a large world's keywords
@@ -104,7 +118,8 @@ class _Line(dict[int, str | None]):
     def __missing__(self, code: int) -> str | None:
         char = chr(code).translate(self._looks)
         value = _jamo(char) if self._is_kept(char) else None
-        self[code] = value
+        if code < _REMEMBERED or _is_hangul(chr(code)):  # else a stranger's text could fill memory
+            self[code] = value
         return value
 
 

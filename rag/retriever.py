@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -16,13 +17,18 @@ NUM_CANDIDATES = 8
 """Notes that are ranked; the prompt's budget decides how many of them are shown."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Retriever:
     """An encoder, what it made of a world, and what its cosines mean."""
 
     embedder: Embedder
     index: WorldIndex
     calibration: Calibration
+
+    @cached_property
+    def centre(self) -> Vector:
+        """The calibration's centre; zeros without one."""
+        return np.asarray(self.calibration.centre or [0.0] * self.embedder.dim, np.float32)
 
     def encode(self, text: str) -> Vector:
         """The unit vector of a text, float32 [dim]."""
@@ -37,8 +43,7 @@ class Retriever:
 
     def lead(self, match: Match, vector: Vector) -> float:
         """How much nearer a note is to an utterance than anything is."""
-        centre = self.calibration.centre
-        return match.score - (float(vector @ np.asarray(centre, np.float32)) if centre else 0.0)
+        return match.score - float(vector @ self.centre)
 
     def is_near(self, match: Match, vector: Vector) -> bool:
         """Whether a note is worth showing."""

@@ -27,7 +27,7 @@ class Passage:
     """One text under which a document is found."""
 
     text: str
-    document: Document
+    document: Note
 
 
 @dataclass(frozen=True, slots=True)

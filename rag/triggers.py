@@ -80,6 +80,7 @@ class TriggerMatcher:
     def hear(self, scene: Scene, utterance: str, vector: Vector | None) -> list[Hearing]:
         """How an utterance stands to every list at `scene` that has example texts."""
         heard = []
+        score: float | None = None
         for document, meta in self._world.forbidden(scene):
             if not document.triggers.text:
                 continue
@@ -88,7 +89,9 @@ class TriggerMatcher:
                 cosine, example = self._retriever.index.nearest(vector, document.triggers.text)
                 same = self._retriever.calibration.same
             is_of_attacks = document.id in self._attack_lists
-            attack = self._detector.score(utterance) if is_of_attacks else None
+            if is_of_attacks and score is None:
+                score = self._detector.score(utterance)
+            attack = score if is_of_attacks else None
             threshold = self._detector.threshold
             heard.append(Hearing(document, meta, example, cosine, same, attack, threshold))
         return heard

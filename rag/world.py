@@ -36,10 +36,12 @@ class World:
         self._validates = ScopeTable(d for d in self.documents if isinstance(d, MainResValidate))
         self._metas = {d.trigger: d for d in self.documents if isinstance(d, TriggerMeta)}
         flags: dict[str, list[FlagDef]] = defaultdict(list)
+        flags_of: dict[tuple[str, str], list[FlagDef]] = defaultdict(list)
         for document in self.documents:
             if isinstance(document, FlagDef):
                 flags[document.flag_name].append(document)
-        self._all_flags = dict(flags)
+                flags_of[document.npc_id, document.flag_name].append(document)
+        self._flags_of = dict(flags_of)
         self._flags = {name: ScopeTable(group) for name, group in flags.items()}
 
     @property
@@ -75,7 +77,8 @@ class World:
 
     def all_flag_defs(self, npc_id: str, flag_name: str) -> list[FlagDef]:
         """Every document of `flag_name` for an NPC or for all, whatever its stage and place."""
-        return [d for d in self._all_flags.get(flag_name, ()) if d.npc_id in (npc_id, ANY)]
+        owners = dict.fromkeys((npc_id, ANY))
+        return [d for npc in owners for d in self._flags_of.get((npc, flag_name), ())]
 
     def flag_defs(self, scene: Scene, flag_name: str) -> list[FlagDef]:
         """What `flag_name` may mean at `scene`: alternatives, the first that holds applies."""

@@ -55,6 +55,8 @@ PipelineEvent: TypeAlias = StateEvent | TokenEvent | Answer
 
 LINE_END = "\n"
 """A line of dialogue is one paragraph: the reply ends where the model would begin another."""
+OVERLAP = 64
+"""Characters of what was said that a sentence is checked with: words may span the two."""
 RETRY_TEMPERATURE = 0.7
 """At least this hot is a line asked for again: the coldest would only repeat itself."""
 
@@ -289,7 +291,7 @@ class Dialogue:
 
 async def _may_leave(sentence: str, progress: Progress, check: LineCheck) -> bool:
     """Whether a sentence passes every check; if not, the refusal is remembered."""
-    refusal = check.by_words(f"{progress.line.text}{sentence}")
+    refusal = check.by_words(f"{progress.line.text[-OVERLAP:]}{sentence}")
     if refusal is None and check.needs_meaning:
         refusal = await asyncio.to_thread(check.by_meaning, sentence)
     progress.note_sentence(sentence, refusal)
