@@ -22,8 +22,8 @@ Rows = npt.NDArray[np.int64]
 Vector = npt.NDArray[np.float32]
 
 NUM_BEST = 3
-"""Passages whose mean is a document's score. On questions of a second author, asked of an index of
-the first's: 1 finds 0.83 within an NPC among three, 3 finds 0.87, 5 finds 0.84 (docs/retrieval.md).
+"""Passages whose mean is a document's score. On the demo world's queries 3 recalls 0.84 within an
+NPC and 1 recalls 0.79 (docs/retrieval.md); on its held-out questions it makes no difference.
 """
 NUM_PASSAGES = 64
 """Passages that are looked at; a document's others count as if they were the last of these."""
@@ -111,8 +111,7 @@ class WorldIndex:
         parts = [self._by_npc[npc] for npc in {npc_id, ANY} if npc in self._by_npc]
         if not parts:
             return []
-        numbers = np.concatenate([self._numbers[part] for part in parts])
-        cosines = np.concatenate([self._note_vectors[part] @ vector for part in parts])
+        numbers, cosines = self._compared(parts, vector)
         num_ranked = _NUM_RANKED
         while True:
             ranked, values = _largest(numbers, cosines, num_ranked)
@@ -144,9 +143,7 @@ class WorldIndex:
         if count == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         if count <= _FEW_ROWS:
-            numbers = np.concatenate([np.arange(part.start, part.stop) for part in parts])
-            cosines = np.concatenate([self._note_vectors[part] @ vector for part in parts])
-            return _largest(numbers, cosines, limit)
+            return _largest(*self._compared(parts, vector), limit)
         is_allowed = np.zeros(len(self._notes), bool)
         for part in parts:
             is_allowed[part] = True
@@ -154,8 +151,13 @@ class WorldIndex:
 
     def exact(self, vector: Vector, limit: int) -> tuple[Rows, Vector]:
         """What `passages` approximates, by comparing every passage: for measurements."""
-        cosines = self._note_vectors @ vector
-        return _largest(np.arange(len(cosines)), cosines, limit)
+        return _largest(self._numbers, self._note_vectors @ vector, limit)
+
+    def _compared(self, parts: Sequence[slice], vector: Vector) -> tuple[Rows, Vector]:
+        """`(numbers, cosines)` of all passages of these parts, in their order."""
+        numbers = np.concatenate([self._numbers[part] for part in parts])
+        cosines = np.concatenate([self._note_vectors[part] @ vector for part in parts])
+        return numbers, cosines
 
     def _walk(
         self, vector: Vector, limit: int, is_allowed: npt.NDArray[np.bool_] | None

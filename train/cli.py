@@ -19,7 +19,7 @@ from heads.spec import DeltaSpec, FlagSpec, HeadSpec
 from rag.world import World, load_world
 from runtime.encoder import PromptEncoder, find_special_ids
 from runtime.llama_backend import LlamaContext, LlamaModel
-from train.commands import or_say_why
+from train.commands import or_say_why, write_whole
 from train.dataset import DatasetError, TurnLabel, conversations, dataset_files, read_dataset
 from train.fit_heads import LinearHeads, Targets, fit, make_targets
 from train.metrics import Scores, majority_baseline, score
@@ -191,7 +191,5 @@ def _write(folder: Path, heads: LinearHeads, record: HeadsRecord) -> None:
         HEADS_RECORD: msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n",
     }
     for name, content in written.items():
-        beside = folder / f".{name}.tmp"
-        beside.write_bytes(content)
-        beside.replace(folder / name)
+        write_whole(folder / name, content)
     print(f"wrote {folder / HEADS} and {HEADS_RECORD}")

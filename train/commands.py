@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from train.dataset import DatasetError
 
@@ -21,3 +22,10 @@ def or_say_why(
         return 0
 
     return wrapped
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file beside and rename it: there is the old one or the new one, never a part."""
+    beside = path.with_name(f".{path.name}.tmp")
+    beside.write_bytes(content)
+    beside.replace(path)

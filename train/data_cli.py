@@ -12,7 +12,7 @@ from rich.table import Table
 from rag.world import load_world
 from train.baselines import Baseline
 from train.baselines import run_baselines as score_baselines
-from train.commands import or_say_why
+from train.commands import or_say_why, write_whole
 from train.data_check import check_dataset
 from train.data_split import choose_validation
 from train.data_summary import overlap, summary_table
@@ -91,9 +91,7 @@ def run_split(args: argparse.Namespace) -> None:
         files[folder / split / f"{line.turn.npc_id}.jsonl"].append(line.turn)
     for path, turns in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.tmp")
-        beside.write_bytes(b"".join(msgspec.json.encode(turn) + b"\n" for turn in turns))
-        beside.replace(path)
+        write_whole(path, b"".join(msgspec.json.encode(turn) + b"\n" for turn in turns))
     for path in {line.path for line in lines} - files.keys():
         path.unlink()
     for name in SPLITS[:2]:

@@ -14,7 +14,7 @@ from heads.bundle import cache_folder
 from rag.calibration import CALIBRATION
 from rag.embedder import DEFAULT, OnnxEmbedder
 from rag.world import load_world
-from train.commands import or_say_why
+from train.commands import or_say_why, write_whole
 from train.encoder_calibrate import as_json, calibrate
 from train.encoder_data import read_questions
 
@@ -42,9 +42,7 @@ def run_calibrate(args: argparse.Namespace) -> None:
     found = calibrate(OnnxEmbedder(folder), world, questions)
     if is_default:
         found = msgspec.structs.replace(found, embedder=NAME)
-    beside = out.with_name(f".{out.name}.new")
-    beside.write_bytes(as_json(found))
-    beside.replace(out)
+    write_whole(out, as_json(found))
     print(f"wrote {out}: note {found.note}, same {found.same}")
 
 

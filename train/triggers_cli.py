@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from rag.detector import DETECTOR
-from train.commands import or_say_why
+from train.commands import or_say_why, write_whole
 from train.encoder_data import TriggerLine, read_lines
 
 
@@ -29,7 +29,5 @@ def run_fit(args: argparse.Namespace) -> None:
         for name in ("train", "validation")
     )
     detector = fit_detector(train, validation)
-    beside = args.out.with_name(f".{args.out.name}.new")
-    beside.write_bytes(msgspec.json.format(msgspec.json.encode(detector), indent=1) + b"\n")
-    beside.replace(args.out)
+    write_whole(args.out, msgspec.json.format(msgspec.json.encode(detector), indent=1) + b"\n")
     print(f"wrote {args.out}: threshold {detector.threshold}, {detector.evaluation['validation']}")
