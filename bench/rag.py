@@ -33,7 +33,7 @@ from bench.generated_world import (
     make_request,
     make_world,
 )
-from bench.machine import describe_machine
+from export.machine import describe_machine
 from heads.session import Prediction
 from rag.flags import flag_rule
 from rag.index import Vector, WorldIndex

@@ -8,7 +8,6 @@ dataset: nothing in the keep rule has seen them.
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,20 +19,18 @@ from rich.progress import Progress
 from rich.table import Table
 
 from bench.likelihood import Likelihood, measure
-from bench.machine import describe_machine
+from export.machine import describe_machine
 from export.base_model import assemble
 from export.gguf_file import read_gguf
 from export.quantise import write_quantised
 from export.special_tokens import claim
+from export.speed import measure_speed, speed_config
 from export.trim_vocab import trim
-from runtime.context_config import ContextConfig
-from runtime.llama_backend import Chunk, LlamaContext, LlamaModel
+from runtime.llama_backend import LlamaContext, LlamaModel
 
 DATA = Path("worlds/mulmaru/data/validation")
-PREFILL_TOKENS, DECODE_TOKENS = 256, 48
 FULL, TRIMMED, DEFAULT = "full", "trimmed", "trimmed, Q8_0"
 MAX_NLL_RATIO, MAX_BYTE_SHARE = 1.03, 0.01
-_PROMPT = "The merchant looked at the sea and said: 오늘은 바람이 세니 배가 늦겠군요. "
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -116,11 +113,11 @@ def _measure_speed(
     variants: Sequence[Variant], num_runs: int, num_threads: int, progress: Progress
 ) -> None:
     models = [LlamaModel(variant.path) for variant in variants]
-    contexts = [LlamaContext(model, _config(num_threads)) for model in models]
+    contexts = [LlamaContext(model, speed_config(num_threads)) for model in models]
     task = progress.add_task("speed", total=num_runs * len(variants))
     for at in range(num_runs + 1):  # the first run warms caches and is not counted
         for variant, model, context in zip(variants, models, contexts, strict=True):
-            prefill, decode = _speeds(model, context)
+            prefill, decode = measure_speed(model, context)
             if at > 0:
                 variant.prefill.append(prefill)
                 variant.decode.append(decode)
@@ -131,25 +128,11 @@ def _measure_speed(
         model.close()
 
 
-def _speeds(model: LlamaModel, context: LlamaContext) -> tuple[float, float]:
-    """Tokens a second of a prompt, and of single tokens after it."""
-    tokens = (model.tokenize(_PROMPT) * PREFILL_TOKENS)[:PREFILL_TOKENS]
-    context.clear()
-    start = time.perf_counter()
-    context.decode([Chunk(0, 0, tokens, is_output=True)])
-    middle = time.perf_counter()
-    for at in range(DECODE_TOKENS):
-        position = PREFILL_TOKENS + at
-        context.decode([Chunk(0, position, tokens[at : at + 1], is_output=True)])
-    end = time.perf_counter()
-    return PREFILL_TOKENS / (middle - start), DECODE_TOKENS / (end - middle)
-
-
 def _measure_likelihood(
     variant: Variant, texts: dict[str, list[str]], num_threads: int, progress: Progress
 ) -> None:
     model = LlamaModel(variant.path)
-    context = LlamaContext(model, _config(num_threads))
+    context = LlamaContext(model, speed_config(num_threads))
     for lang, of_lang in texts.items():
         task = progress.add_task(f"{variant.name}, {lang}", total=len(of_lang))
         variant.likelihood[lang] = measure(
@@ -160,12 +143,6 @@ def _measure_likelihood(
         )
     context.close()
     model.close()
-
-
-def _config(num_threads: int) -> ContextConfig:
-    return ContextConfig(
-        n_ctx=1024, n_seq_max=1, n_threads=num_threads, n_threads_batch=num_threads
-    )
 
 
 def _figures(variant: Variant, full: Variant) -> dict[str, object]:

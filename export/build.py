@@ -6,20 +6,20 @@ files are whole is left as it is. `model_only` writes the weights alone, for `pe
 
 import errno
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
-from export import base_model, folder_swap, trim_vocab
+from export import base_model, convert_hf, folder_swap, trim_vocab
 from export.build_key import BuildOptions, build_key, hash_file
 from export.errors import BuildError, VocabularyError
 from export.gguf_file import GgufModel, read_gguf
 from export.keep_rule import KeepRule, corpus_rule, script_rule
 from export.merge_lora import merge
 from export.quantise import write_quantised
+from export.reporter import Reporter
 from export.special_tokens import claim, special_ids
 from export.vocabulary import model_vocabulary_sha256, read_vocabulary
 from heads.bundle import (
@@ -47,16 +47,6 @@ REFIT = "run `persona heads fit` on the output of `persona bundle build --model-
 
 _OWN = frozenset({MANIFEST, MODEL, HEADS, HEADS_RECORD, FALLBACK_MODEL, MODEL_RECORD, "LICENSES"})
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class Reporter(Protocol):
-    """Tells whoever waits how far a build has come."""
-
-    def stage(self, name: str, num_bytes: int | None = None) -> Callable[[int], None]:
-        """A stage begins; call the result with bytes done since the last call."""
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
 
 
 class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,17 +105,14 @@ def is_current(target: Path, key: str, reporter: Reporter) -> bool:
 
 
 def _fill(folder: Path, options: BuildOptions, key: str, reporter: Reporter) -> None:
-    base = options.base or folder / "base.gguf"
-    if options.base is None:
-        reporter.stage("assembling the packaged base")
-        base_model.assemble(base)
+    base = _bring_base(options.base, folder / "base.gguf", reporter)
     model, merged, changes = _make_model(base, options, reporter)
     record = None if options.model_only else _matching_heads(options.heads, model)
     special_tokens = _write_model(model, folder / MODEL, options, merged, reporter)
     if options.trim:
         reporter.stage("checking the vocabulary")
         _check_vocabulary(base, folder / MODEL)
-    if options.base is None:
+    if base != options.base:
         base.unlink()
     (folder / NOTICE).parent.mkdir()
     (folder / NOTICE).write_text(base_model.notice(model, changes), encoding="utf-8")
@@ -136,6 +123,19 @@ def _fill(folder: Path, options: BuildOptions, key: str, reporter: Reporter) -> 
         (folder / MODEL_RECORD).write_bytes(_json(made))
     else:
         _add_heads(folder, options, made, record)
+
+
+def _bring_base(source: Path | None, path: Path, reporter: Reporter) -> Path:
+    """The base as GGUF: `source` itself, or at `path` what is made of a folder or the package."""
+    if source is None:
+        reporter.stage("assembling the packaged base")
+        base_model.assemble(path)
+    elif source.is_dir():
+        reporter.stage("converting Hugging Face weights")
+        convert_hf.convert(source, path)
+    else:
+        return source
+    return path
 
 
 def _make_model(
@@ -248,6 +248,7 @@ def _add_heads(folder: Path, options: BuildOptions, made: ModelRecord, record: H
         files=(made.model, _entry(folder, HEADS), _entry(folder, NOTICE)),
         training={**record.training, "build": made.build},
         evaluation=record.evaluation,
+        parity=record.parity,
     )
     (folder / MANIFEST).write_bytes(_json(manifest))
 

@@ -17,6 +17,7 @@ DEFAULT_FOLDER = Path(__file__).parent / "default"
 _RECIPE = (
     "base_model",
     "build",
+    "convert_hf",
     "gguf_file",
     "keep_rule",
     "merge_lora",
@@ -32,12 +33,13 @@ _RECIPE = (
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """What to build. `base` None: the packaged Gemma; `adapter` None: none is merged."""
+    """What to build. `adapter` None: none is merged."""
 
     out: Path
     quant: QuantType = "q8_0"
     adapter: Path | None = None
     base: Path | None = None
+    """A GGUF, a folder of Hugging Face weights, or None for the packaged Gemma."""
     heads: Path = DEFAULT_FOLDER
     corpus: tuple[Path, ...] = ()
     trim: bool = True
@@ -48,8 +50,13 @@ class BuildOptions:
 def build_key(options: BuildOptions) -> str:
     """Hex SHA-256 of all that a bundle is made of: inputs, options and the code that makes it."""
     digest = hashlib.sha256()
-    base = base_model.packaged_sha256() if options.base is None else hash_file(options.base)
-    parts = [str(FORMAT), str(PROMPT_FORMAT), base, options.quant, str(options.trim)]
+    parts = [
+        str(FORMAT),
+        str(PROMPT_FORMAT),
+        _hash_base(options.base),
+        options.quant,
+        str(options.trim),
+    ]
     parts += [str(options.model_only)]
     parts += [hash_file(Path(__file__).with_name(f"{name}.py")) for name in _RECIPE]
     inputs = list(options.corpus)
@@ -63,6 +70,15 @@ def build_key(options: BuildOptions) -> str:
     parts += [f"{path.name} {hash_file(path)}" for path in inputs]
     digest.update("\n".join(parts).encode())
     return digest.hexdigest()
+
+
+def _hash_base(base: Path | None) -> str:
+    if base is None:
+        return base_model.packaged_sha256()
+    if not base.is_dir():
+        return hash_file(base)
+    files = sorted(path for path in base.iterdir() if path.is_file())
+    return " ".join(f"{path.name} {hash_file(path)}" for path in files)
 
 
 def hash_file(path: Path) -> str:

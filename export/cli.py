@@ -2,12 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
 
 from export.build import build
 from export.build_key import DEFAULT_FOLDER, BuildOptions
@@ -15,6 +12,7 @@ from export.check import run_check
 from export.errors import ExportError
 from export.merge_lora import CONFIG
 from export.quantise import QUANT_TYPES
+from export.reporter import RichReporter
 from heads.bundle import BundleError, cache_folder, default_bundle_folder
 from runtime.errors import ModelError
 
@@ -36,7 +34,8 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="DIR", help="where to (default: the user's cache)")
     add("--quant", choices=QUANT_TYPES, default="q8_0", help="weight type (default: q8_0)")
     add("--adapter", type=Path, metavar="DIR", help="a PEFT LoRA adapter to merge")
-    add("--base", type=Path, metavar="GGUF", help="base weights (default: the packaged Gemma)")
+    base_help = "a GGUF or a folder of Hugging Face weights (default: the packaged Gemma)"
+    add("--base", type=Path, metavar="PATH", help=base_help)
     add("--heads", type=Path, metavar="DIR", default=DEFAULT_FOLDER, help="heads.onnx, heads.json")
     add("--corpus", type=Path, nargs="+", metavar="FILE", default=(), help="keep what occurs there")
     add("--no-trim", action="store_true", help="keep the whole vocabulary")
@@ -71,36 +70,3 @@ def _options(args: argparse.Namespace) -> BuildOptions:
         force=args.force,
     )
 
-
-class RichReporter:
-    """Stages and bytes on a terminal; plain lines where there is none."""
-
-    def __init__(self, console: Console) -> None:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-        self._console = console
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
-
-    def __enter__(self) -> "RichReporter":
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
-
-    def stage(self, name: str, num_bytes: int | None = None) -> Callable[[int], None]:
-        """A bar for a stage; the one before it is done."""
-        for task_id in self._progress.task_ids:
-            self._progress.remove_task(task_id)
-        if not self._console.is_terminal:
-            self.say(name)
-        task = self._progress.add_task(name, total=num_bytes)
-        return lambda done: self._progress.advance(task, done)
-
-    def say(self, text: str) -> None:
-        """A line above the bars."""
-        self._console.print(text, highlight=False, soft_wrap=True)

@@ -13,7 +13,6 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 
 from export import folder_swap
 from export.bert_graph import write_graph
-from export.build import Reporter
 from export.build_key import DEFAULT_FOLDER, hash_file
 from export.errors import BuildError
 from export.keep_rule import is_declared
@@ -28,6 +27,7 @@ from export.packaged_encoder import (
     packaged_file,
     read_packaged,
 )
+from export.reporter import Reporter
 from heads.bundle import file_sha256
 from rag.calibration import CALIBRATION, Calibration
 from rag.embedder import (

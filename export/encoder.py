@@ -26,8 +26,8 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from export import folder_swap
-from export.build import Reporter
 from export.errors import ExportError
+from export.reporter import Reporter
 from heads.bundle import file_sha256
 from rag.embedder import (
     FORMAT,

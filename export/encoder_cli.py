@@ -7,9 +7,9 @@ from typing import get_args
 
 from rich.console import Console
 
-from export.cli import RichReporter
 from export.default_encoder import ENCODER_FOLDER, EncoderBuild, build_encoder
 from export.errors import ExportError
+from export.reporter import RichReporter
 from rag.calibration import CALIBRATION
 from rag.embedder import DEFAULT, EmbedderError, Quantisation, encoder_folder
 

@@ -118,6 +118,7 @@ class HeadsRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     context: ContextSettings = ContextSettings()
     training: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
+    parity: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)

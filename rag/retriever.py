@@ -12,9 +12,12 @@ from rag.embedder import Embedder
 from rag.index import Match, Vector, WorldIndex
 from rag.scopes import Scene
 from rag.searchable import Note
+from runtime.encoder import PromptEncoder
 
 NUM_CANDIDATES = 8
 """Notes that are ranked; the prompt's budget decides how many of them are shown."""
+NOTE_TOKENS = 160
+"""The budget of notes for a turn, where none is set."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,19 @@ def note_text(note: Note, lang: Lang) -> str:
     if isinstance(note, DialogueTurn):
         return f"{note.player} → {note.npc}"
     return localise(note.content, lang)
+
+
+def fitting_notes(
+    matches: Sequence[Match], lang: Lang, encoder: PromptEncoder, budget: int
+) -> list[Match]:
+    """The nearest of `matches` whose texts together take at most `budget` tokens."""
+    chosen: list[Match] = []
+    for match in matches:
+        size = len(encoder.encode([note_text(match.document, lang)]))
+        if size <= budget:
+            chosen.append(match)
+            budget -= size
+    return chosen
 
 
 def note_ids(matches: Sequence[Match]) -> list[str]:

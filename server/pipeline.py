@@ -14,7 +14,7 @@ from msgspec import UNSET
 from heads.session import HeadsSession, Prediction
 from rag.flags import flag_rule
 from rag.prompting import npc_for_prompt
-from rag.retriever import Retriever, note_text
+from rag.retriever import NOTE_TOKENS, Retriever, fitting_notes, note_text
 from rag.triggers import TriggerMatcher
 from rag.world import World
 from runtime.encoder import PromptEncoder
@@ -47,7 +47,7 @@ from server.schemas import (
     UsageMeta,
 )
 from server.turn import AskedTurn, read_turn
-from server.turn_prompt import BuiltPrompt, build_prompt, fitting_notes
+from server.turn_prompt import BuiltPrompt, build_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Dialogue:
     bundle_id: str
     retriever: Retriever | None = None
     prompt_tokens: int = 2_048
-    note_tokens: int = 160
+    note_tokens: int = NOTE_TOKENS
     deadline_s: float = 60.0
     on_overload: Literal["fallback", "reject"] = "fallback"
     fallback: Literal["model", "authored"] = "model"

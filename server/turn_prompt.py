@@ -3,10 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rag.documents import Lang
-from rag.index import Match
 from rag.prompting import npc_for_prompt, rag_for_prompt
-from rag.retriever import note_text
 from rag.world import World
 from runtime.encoder import PromptEncoder
 from runtime.errors import PromptTooLong
@@ -51,19 +48,6 @@ def build_prompt(
     tokens = [*head, *(token for _, ids in past for token in ids), *tail]
     segments = [*opening, *(part for parts, _ in past for part in parts), *closing]
     return BuiltPrompt(tokens, len(turn.history) - len(past), segments)
-
-
-def fitting_notes(
-    matches: Sequence[Match], lang: Lang, encoder: PromptEncoder, budget: int
-) -> list[Match]:
-    """The nearest of `matches` whose texts together take at most `budget` tokens."""
-    chosen: list[Match] = []
-    for match in matches:
-        size = len(encoder.encode([note_text(match.document, lang)]))
-        if size <= budget:
-            chosen.append(match)
-            budget -= size
-    return chosen
 
 
 def explain_blocks(segments: Sequence[Segment], encoder: PromptEncoder) -> list[ExplainedBlock]:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -13,15 +12,13 @@ from sklearn.metrics import f1_score
 
 from rag.documents import FlagDef
 from rag.embedder import UseEmbedder, Vectors
-from rag.flags import flag_rule
 from rag.world import World
-from train.data_summary import find_pairs
 from train.dataset import TurnLabel
 from train.fit_heads import Array
-from train.metrics import Scores, score
+from train.metrics import Scores, pairs_right, score
+from train.predicted import Flags, held_back
 
 Splits = Mapping[str, Sequence[TurnLabel]]
-Flags = npt.NDArray[np.bool_]
 
 _NGRAMS = (1, 4)
 _C = (1.0, 10.0, 100.0)
@@ -35,14 +32,14 @@ class Baseline:
 
     `ruled` counts flags that the world's policies and conditions hold back as not raised, as
     serving does. `pairs_right` is the share of same-words-different-state pairs with the differing
-    flags right in both turns, before and after the world's rules.
+    flags right in both turns, before and after the world's rules; None if there is no pair.
     """
 
     name: str
     scores: Scores
     ruled: Scores
-    pairs_right: float
-    pairs_right_ruled: float
+    pairs_right: float | None
+    pairs_right_ruled: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,31 +81,14 @@ def _evaluate(
 ) -> Baseline:
     true_delta, true_flag = _labels(turns)
     flag_names = list(turns[0].flag)
-    allowed = np.array(
-        [[flag_rule(world, t.facts, flag).held_back is None for flag in flag_names] for t in turns]
-    )
-    ruled = raised & allowed
+    ruled = raised & ~held_back(turns, flag_names, world)
     return Baseline(
         name,
         score(delta, raised, true_delta, true_flag, flag_names),
         score(delta, ruled, true_delta, true_flag, flag_names),
-        _pairs_right(turns, raised),
-        _pairs_right(turns, ruled),
+        pairs_right(turns, raised, flag_names),
+        pairs_right(turns, ruled, flag_names),
     )
-
-
-def _pairs_right(turns: Sequence[TurnLabel], raised: Flags) -> float:
-    rows = {id(turn): i for i, turn in enumerate(turns)}
-    names = list(turns[0].flag)
-    right = [
-        all(
-            raised[rows[id(turn)], names.index(flag)] == bool(turn.flag[flag])
-            for turn in (pair.first, pair.second)
-            for flag in pair.flags
-        )
-        for pair in find_pairs(turns)
-    ]
-    return float(np.mean(right)) if right else float("nan")
 
 
 def _labels(turns: Sequence[TurnLabel]) -> tuple[Array, Array]:

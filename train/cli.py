@@ -4,29 +4,27 @@ import argparse
 import os
 from pathlib import Path
 
-import msgspec
 import numpy as np
-import onnx
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from export.gguf_file import read_gguf
-from export.heads_graph import OPSET, linear_graph
+from export.heads_graph import OPSET
 from export.vocabulary import model_vocabulary_sha256
 from heads.bundle import HEADS, HEADS_RECORD, ContextSettings, HeadsRecord
-from heads.spec import DeltaSpec, FlagSpec, HeadSpec
+from rag.embedder import DEFAULT
 from rag.world import World, load_world
 from runtime.encoder import PromptEncoder, find_special_ids
-from runtime.llama_backend import LlamaContext, LlamaModel
-from train.commands import or_say_why, write_whole
-from train.dataset import DatasetError, TurnLabel, conversations, dataset_files, read_dataset
+from runtime.llama_backend import LlamaModel
+from train.commands import or_say_why
+from train.dataset import TurnLabel, check_npcs, conversations, dataset_files, read_dataset
 from train.fit_heads import LinearHeads, Targets, fit, make_targets
+from train.heads_files import head_spec, write_heads
 from train.metrics import Scores, majority_baseline, score
+from train.recall import open_writer
 from train.state_cache import load_states, save_states, states_key
-from train.states import NUM_SEQUENCES, Form, LabelledState, StateReader, stack
-
-_NUM_CELLS = 16_384
+from train.states import Conditions, Form, LabelledState, read_states, readings, stack
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -41,6 +39,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     fit_parser.add_argument(
         "--states", type=Path, help="file that keeps the states read, for the next fit"
     )
+    fit_parser.add_argument(
+        "--embedder", default=DEFAULT, help="what finds notes: `default`, a folder, `none`"
+    )
     fit_parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     fit_parser.set_defaults(run=or_say_why("heads fit", run_fit))
 
@@ -52,7 +53,7 @@ def run_fit(args: argparse.Namespace) -> None:
     """
     world = load_world(args.world)
     splits = read_dataset(args.data)
-    _check_npcs(splits, world)
+    check_npcs(splits, world)
     settings = ContextSettings()
     turns = [turn for part in splits.values() for turn in part]
     split_of = {turn.conversation: name for name, part in splits.items() for turn in part}
@@ -70,14 +71,7 @@ def run_fit(args: argparse.Namespace) -> None:
         if name != "train"
     }
     record = HeadsRecord(
-        heads=HeadSpec(
-            tuple(DeltaSpec(name) for name in delta_names),
-            tuple(
-                FlagSpec(name, round(float(threshold), 4))
-                for name, threshold in zip(flag_names, heads.thresholds, strict=True)
-            ),
-            temperature=round(heads.temperature, 4),
-        ),
+        heads=head_spec(heads, delta_names, flag_names),
         vocabulary_sha256=model_vocabulary_sha256(read_gguf(args.model)),
         context=settings,
         training={
@@ -88,13 +82,8 @@ def run_fit(args: argparse.Namespace) -> None:
         },
         evaluation=evaluation,
     )
-    _write(args.out, heads, record)
-
-
-def _check_npcs(splits: dict[str, list[TurnLabel]], world: World) -> None:
-    named = {turn.npc_id for part in splits.values() for turn in part}
-    if unknown := sorted(named - world.npcs.keys()):
-        raise DatasetError(f"the world has no NPC {', '.join(unknown)}, which the dataset labels")
+    write_heads(args.out, heads, record)
+    print(f"wrote {args.out / HEADS} and {HEADS_RECORD}")
 
 
 def _kept_states(
@@ -102,7 +91,8 @@ def _kept_states(
 ) -> list[LabelledState]:
     if args.states is None:
         return _read_states(args, world, turns, settings)
-    key = states_key(args.model, args.world, dataset_files(args.data), settings)
+    files = dataset_files(args.data)
+    key = states_key([args.model], args.world, files, settings, args.embedder)
     states = load_states(args.states, key, turns)
     if states is None:
         states = _read_states(args, world, turns, settings)
@@ -114,17 +104,20 @@ def _read_states(
     args: argparse.Namespace, world: World, turns: list[TurnLabel], settings: ContextSettings
 ) -> list[LabelledState]:
     model = LlamaModel(args.model)
-    config = settings.config(n_ctx=_NUM_CELLS, n_seq_max=NUM_SEQUENCES, n_threads=args.threads)
-    context = LlamaContext(model, config)
     try:
-        reader = StateReader(context, PromptEncoder(model, find_special_ids(model)), world)
+        encoder = PromptEncoder(model, find_special_ids(model))
+        writer = open_writer(args.world, world, args.embedder, encoder)
+        wanted = readings(conversations(turns).values(), writer)
         with Progress() as progress:
-            task = progress.add_task("reading states", total=len(turns))
-            return reader.read(
-                conversations(turns).values(), lambda count: progress.advance(task, count)
-            )
+            total = sum(len(reading.transcript.turns) for reading in wanted)
+            task = progress.add_task("reading states", total=total)
+
+            def done(count: int) -> None:
+                progress.advance(task, count)
+
+            conditions = Conditions(settings, args.threads, with_nll=False)
+            return read_states(model, wanted, conditions, done)
     finally:
-        context.close()
         model.close()
 
 
@@ -176,20 +169,3 @@ def _add_row(table: Table, name: str, count: int, scores: Scores) -> None:
     )
     written = ("-" if value is None else f"{value:.3f}" for value in figures)
     table.add_row(name, str(count), *written, f1)
-
-
-def _write(folder: Path, heads: LinearHeads, record: HeadsRecord) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    graph = linear_graph(
-        heads.mean,
-        heads.scale,
-        (heads.w_delta, heads.b_delta),
-        (heads.w_flag / heads.temperature, heads.b_flag / heads.temperature),
-    )
-    written = {
-        HEADS: onnx.ModelProto.SerializeToString(graph),
-        HEADS_RECORD: msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n",
-    }
-    for name, content in written.items():
-        write_whole(folder / name, content)
-    print(f"wrote {folder / HEADS} and {HEADS_RECORD}")

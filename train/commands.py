@@ -5,21 +5,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from export.errors import ExportError
 from train.dataset import DatasetError
 
 
 def or_say_why(
-    command: str, run: Callable[[argparse.Namespace], None]
+    command: str, run: Callable[[argparse.Namespace], int | None]
 ) -> Callable[[argparse.Namespace], int]:
-    """`run` as a command: exit code 0, or 1 with the reason where the dataset does not allow it."""
+    """`run` as a command: its exit code (0 for none), or 1 with the reason why it fails."""
 
     def wrapped(args: argparse.Namespace) -> int:
         try:
-            run(args)
-        except DatasetError as error:
+            return run(args) or 0
+        except (DatasetError, ExportError) as error:
             print(f"persona {command}: {error}", file=sys.stderr)
             return 1
-        return 0
 
     return wrapped
 

@@ -1,7 +1,7 @@
 """The dataset: a folder for each split, one JSONL line per turn (see docs/labelling.md)."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +14,7 @@ from rag.documents import Lang
 from rag.loader import Problem
 from rag.schema_errors import locate
 from rag.scopes import Scene
+from rag.world import World
 
 SPLITS = ("train", "validation", "test")
 
@@ -134,6 +135,13 @@ def read_dataset(folder: Path) -> dict[str, list[TurnLabel]]:
     if problems:
         raise DatasetProblems(problems)
     return {name: [line.turn for line in lines] for name, lines in splits.items()}
+
+
+def check_npcs(splits: Mapping[str, Sequence[TurnLabel]], world: World) -> None:
+    """Raises DatasetError if a turn is of an NPC that the world has not."""
+    named = {turn.npc_id for part in splits.values() for turn in part}
+    if unknown := sorted(named - world.npcs.keys()):
+        raise DatasetError(f"the world has no NPC {', '.join(unknown)}, which the dataset labels")
 
 
 def read_turns(paths: Sequence[Path]) -> list[TurnLabel]:

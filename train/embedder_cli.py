@@ -6,10 +6,10 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from export.cli import RichReporter
 from export.default_encoder import ENCODER_FOLDER, EncoderBuild, build_encoder
 from export.encoder_cli import add_actions
 from export.packaged_encoder import NAME
+from export.reporter import RichReporter
 from heads.bundle import cache_folder
 from rag.calibration import CALIBRATION
 from rag.embedder import DEFAULT, OnnxEmbedder

@@ -1,6 +1,7 @@
-"""`persona evaluate triggers` and `retrieval`: figures on lines that nothing was fitted to."""
+"""`persona evaluate`: figures of a bundle, of triggers, of retrieval, on held-out lines."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -9,14 +10,14 @@ from time import perf_counter
 from rich.console import Console
 from rich.table import Table
 
-from rag.calibration import read_calibration
+from export.reporter import RichReporter
 from rag.documents import Questions
-from rag.embedder import DEFAULT, open_embedder
-from rag.index_store import index_folder, open_index
+from rag.embedder import DEFAULT
 from rag.retriever import Retriever
 from rag.triggers import TriggerMatcher
 from rag.world import World, load_world
 from train.commands import or_say_why
+from train.dataset import SPLITS
 from train.encoder_data import Query, TriggerLine, read_lines
 from train.encoder_scores import (
     Detection,
@@ -26,14 +27,18 @@ from train.encoder_scores import (
     retrieval_scores,
     trigger_decisions,
 )
+from train.recall import open_retriever
 
 WHOLE = "keywords, then meaning"
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register `evaluate`."""
-    evaluate = commands.add_parser("evaluate", help="score triggers and retrieval on test lines")
+    evaluate = commands.add_parser(
+        "evaluate", help="score a bundle, triggers or retrieval on held-out lines"
+    )
     actions = evaluate.add_subparsers(required=True, metavar="ACTION")
+    _add_bundle(actions.add_parser("bundle", help="what a bundle decides and says"))
     for name, run, what in (
         ("triggers", run_triggers, "forbidden triggers on labelled lines"),
         ("retrieval", run_retrieval, "recall of documents on labelled queries"),
@@ -51,17 +56,52 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
             )
 
 
+def _add_bundle(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("bundle", type=Path, help="the bundle's folder")
+    add("--world", type=Path, default=Path("worlds/mulmaru"), help="the world of the dataset")
+    add("--data", type=Path, help="folder of the dataset (default: the world's)")
+    add("--split", choices=SPLITS, default="validation", help="never tune on `test`")
+    add("--embedder", default=DEFAULT, help="what finds notes: `default`, a folder, `none`")
+    add("--untuned", type=Path, metavar="GGUF", help="the base without training, to compare with")
+    add("--replies", type=int, default=80, metavar="N", help="lines to generate (default: 80)")
+    add("--seed", type=int, default=0, help="of the first line; the next has the next")
+    add("--threads", type=int, default=os.cpu_count() or 1)
+    add("--out", type=Path, metavar="DIR", help="folder for report.json and report.html")
+    parser.set_defaults(run=or_say_why("evaluate bundle", run_bundle))
+
+
+def run_bundle(args: argparse.Namespace) -> None:
+    """Print the figures of a bundle, and write the report."""
+    from train.evaluate_bundle import EvaluateOptions, evaluate_bundle  # noqa: PLC0415 (slow)
+    from train.report import print_report, write_report  # noqa: PLC0415
+
+    options = EvaluateOptions(
+        bundle=args.bundle,
+        world=args.world,
+        data=args.data or args.world / "data",
+        split=args.split,
+        embedder=args.embedder,
+        untuned=args.untuned,
+        num_replies=args.replies,
+        seed=args.seed,
+        num_threads=args.threads,
+    )
+    with RichReporter(Console(stderr=True)) as reporter:
+        report = evaluate_bundle(options, reporter)
+    print_report(report, Console(width=None if Console().is_terminal else 160))
+    if args.out:
+        write_report(args.out, report)
+        print(f"wrote {args.out / 'report.html'} and report.json")
+
+
 def _open(args: argparse.Namespace) -> tuple[World, Retriever]:
     world = load_world(args.world)
-    embedder = open_embedder(args.embedder)
-    calibration = read_calibration(args.embedder, embedder.id)
-    documents, folder = world.documents, index_folder(args.world, embedder.id)
+    documents, is_whole = world.documents, True
     if vars(args).get("without_questions"):
         documents = [d for d in documents if not isinstance(d, Questions)]
-        index, _ = open_index(documents, embedder)
-    else:
-        index, _ = open_index(documents, embedder, folder)
-    return world, Retriever(embedder, index, calibration)
+        is_whole = False
+    return world, open_retriever(args.world, documents, args.embedder, is_kept=is_whole)
 
 
 def run_triggers(args: argparse.Namespace) -> None:

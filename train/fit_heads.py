@@ -5,7 +5,7 @@ looked at once, for the report.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ RIDGE_ALPHAS = (3_000.0, 6_000.0, 12_000.0)
 LOGISTIC_CS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 THRESHOLD_BLUR = 0.3
 """In logits: about what another batch shape moves a flag by (tests/server/test_decisions_hold)."""
+NEVER_SEEN = 0.5
 CLEAR = 0.1
 """Labels nearer to 0 than this have no sign to get right."""
 _CLIP = 0.98
@@ -169,6 +170,16 @@ def sign_accuracy(delta: Array, labels: Array, counted: npt.NDArray[np.bool_]) -
     return float(right[counted].mean()) if counted.any() else None
 
 
+def calibrated(heads: LinearHeads, states: npt.ArrayLike, flags: Array) -> LinearHeads:
+    """`heads` with temperature and thresholds set on states [n, n_embd] held out from fitting."""
+    plain = replace(heads, temperature=1.0)
+    temperature = _fit_temperature(_logit(plain.predict(states)[1]), flags)
+    warm = replace(heads, temperature=temperature)
+    _, scores = warm.predict(states)
+    thresholds = [best_threshold(y, s) for y, s in zip(flags.T, scores.T, strict=True)]
+    return replace(warm, thresholds=np.array(thresholds))
+
+
 def _fit_temperature(logits: Array, flags: Array) -> float:
     """Guo et al. 2017, "On Calibration of Modern Neural Networks": one scale that minimises NLL."""
 
@@ -186,13 +197,21 @@ def best_threshold(labels: Array, scores: Array) -> float:
 
     Each score counts as raised by a logistic of its distance to the threshold. The sharp optimum of
     few examples is an accident of one of them, and lies where the next kernel tips scores over.
+    NEVER_SEEN for a flag that is never raised.
     """
-    certain = np.clip(scores, 1e-9, 1 - 1e-9)
-    logits = np.log(certain / (1 - certain))
+    if not labels.any():
+        return NEVER_SEEN
+    logits = _logit(scores)
     candidates = np.linspace(logits.min(), logits.max(), 201)
     raised = _sigmoid((logits[:, np.newaxis] - candidates) / THRESHOLD_BLUR)
     f1 = 2 * (labels @ raised) / (labels.sum() + raised.sum(axis=0))
     return float(_sigmoid(candidates[np.argmax(f1)]))
+
+
+def _logit(scores: Array) -> Array:
+    certain = np.clip(scores, 1e-9, 1 - 1e-9)
+    logits: Array = np.log(certain / (1 - certain))
+    return logits
 
 
 def _sigmoid(x: Array) -> Array:

@@ -1,11 +1,14 @@
 """How good predictions are, beside a baseline that looks at nothing."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import f1_score
 
+from train.data_summary import find_pairs
+from train.dataset import TurnLabel
 from train.fit_heads import CLEAR, Array, sign_accuracy
 
 
@@ -64,3 +67,42 @@ def majority_baseline(
     delta = np.broadcast_to(np.median(fitted_delta, axis=0), true_delta.shape)
     raised = np.broadcast_to(fitted_flag.mean(axis=0) >= 0.5, true_flag.shape)
     return score(np.asarray(delta), np.asarray(raised), true_delta, true_flag, names)
+
+
+@dataclass(frozen=True, slots=True)
+class PairOutcome:
+    """Of a same-words-different-state pair: the row of its first turn, and whether it is right."""
+
+    row: int
+    is_right: bool
+
+
+def pair_outcomes(
+    turns: Sequence[TurnLabel], raised: npt.NDArray[np.bool_], flag_names: Sequence[str]
+) -> list[PairOutcome]:
+    """Whether both turns of each pair (find_pairs) are right in the flags by which they differ.
+
+    `raised` is [n, n_flags], a row for each of `turns`. A pair that differs in none of `flag_names`
+    is left out.
+    """
+    rows = {id(turn): row for row, turn in enumerate(turns)}
+    columns = {name: column for column, name in enumerate(flag_names)}
+    outcomes = []
+    for pair in find_pairs(turns):
+        judged = [
+            raised[rows[id(turn)], columns[flag]] == turn.flag[flag]
+            for turn in (pair.first, pair.second)
+            for flag in pair.flags
+            if flag in columns
+        ]
+        if judged:
+            outcomes.append(PairOutcome(rows[id(pair.first)], all(judged)))
+    return outcomes
+
+
+def pairs_right(
+    turns: Sequence[TurnLabel], raised: npt.NDArray[np.bool_], flag_names: Sequence[str]
+) -> float | None:
+    """Share of the pairs that are right (pair_outcomes), in [0, 1]; None if there is no pair."""
+    outcomes = pair_outcomes(turns, raised, flag_names)
+    return sum(each.is_right for each in outcomes) / len(outcomes) if outcomes else None

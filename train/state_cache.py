@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from heads.bundle import ContextSettings, file_sha256
+from heads.bundle import file_sha256
 from runtime.prompt import FORMAT
 from train.dataset import TurnLabel
 from train.states import Form, LabelledState
 
-_COLUMNS = ("conversations", "turns", "forms", "vectors")
+_COLUMNS = ("conversations", "turns", "forms", "vectors", "nll", "num_answered")
 
 
-def states_key(model: Path, world: Path, data: Iterable[Path], settings: ContextSettings) -> str:
-    """Hex SHA-256 of all that the vectors depend on, save the machine."""
-    files = [model, *sorted(path for path in world.rglob("*.json") if path.is_file()), *data]
-    parts = [str(FORMAT), repr(settings), *(file_sha256(path) for path in files)]
+def states_key(models: Iterable[Path], world: Path, data: Iterable[Path], *settings: object) -> str:
+    """Hex SHA-256 of all that the vectors depend on, save the machine: files and settings."""
+    files = [*models, *sorted(path for path in world.rglob("*.json") if path.is_file()), *data]
+    parts = [str(FORMAT), *map(repr, settings), *(file_sha256(path) for path in files)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -35,6 +35,8 @@ def save_states(path: Path, key: str, states: Sequence[LabelledState]) -> None:
             forms=np.array([state.form.value for state in states]),
             conversations=np.array([state.label.conversation for state in states]),
             turns=np.array([state.label.turn for state in states]),
+            nll=np.array([np.nan if state.nll is None else state.nll for state in states]),
+            num_answered=np.array([state.num_answered for state in states]),
         )
     beside.replace(path)
 
@@ -59,6 +61,12 @@ def _labelled(
 ) -> list[LabelledState]:
     rows = zip(*(saved[name] for name in _COLUMNS), strict=True)
     return [
-        LabelledState(labels[str(conversation), int(turn)], Form(str(form)), vector)
-        for conversation, turn, form, vector in rows
+        LabelledState(
+            labels[str(conversation), int(turn)],
+            Form(str(form)),
+            vector,
+            None if np.isnan(nll) else float(nll),
+            int(num_answered),
+        )
+        for conversation, turn, form, vector, nll, num_answered in rows
     ]

@@ -24,7 +24,7 @@ from tests.runtime.heads_agreement import (
 )
 from tests.runtime.reference import prefill
 from train.dataset import TurnLabel, conversations, read_turns
-from train.states import decision_words, make_turn
+from train.transcripts import decision_words, make_turn
 
 WORLD = Path("worlds/mulmaru")
 NUM_CONVERSATIONS = 2

@@ -5,10 +5,11 @@ from hypothesis import strategies as st
 
 from rag.documents import DialogueTurn, Lore
 from rag.index import Match
+from rag.retriever import fitting_notes
 from runtime.encoder import PromptEncoder
 from runtime.prompt import Npc, Special, Transcript, Turn
 from server.explanation import ExplainedBlock
-from server.turn_prompt import build_prompt, explain_blocks, fitting_notes
+from server.turn_prompt import build_prompt, explain_blocks
 from tests.server.test_turn import SPECIAL_IDS, WORLD, Letters, read
 
 ENCODER = PromptEncoder(Letters(), SPECIAL_IDS)

@@ -40,7 +40,7 @@ class Workplace:
             write_lines(data / name / "turns.jsonl", part)
         given = {"--model": self.model, "--world": self.world, "--data": data, "--out": self.out}
         options = [str(part) for pair in given.items() for part in pair]
-        return main(["heads", "fit", *options, "--threads", "1", *more])
+        return main(["heads", "fit", *options, "--threads", "1", "--embedder", "none", *more])
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from runtime.prompt import End, Segment, Special, Transcript, decision_segments
 from server.schemas import HistoryTurn
 from server.turn import AskedTurn
 from server.turn_prompt import build_prompt
+from tests.export.measure import tolerance
 from tests.train.turns import WORLD, label
 from train.dataset import TurnLabel
-from train.states import Form, LabelledState, StateReader, decision_words, make_turn, stack
+from train.states import Form, LabelledState, StateReader, readings, stack
+from train.transcripts import TranscriptWriter, decision_words, make_turn
 
 TURNS = [
     label(0),
@@ -39,8 +42,8 @@ EXACT = ContextConfig(
 class RecordingContext(LlamaContext):
     """A context that remembers the tokens it evaluated, in order."""
 
-    def __init__(self, model: LlamaModel) -> None:
-        super().__init__(model, EXACT)
+    def __init__(self, model: LlamaModel, config: ContextConfig = EXACT) -> None:
+        super().__init__(model, config)
         self.evaluated: list[int] = []
 
     def decode(self, chunks: Sequence[Chunk], *, embeddings: bool = False) -> list[int]:
@@ -49,8 +52,10 @@ class RecordingContext(LlamaContext):
 
 
 @contextmanager
-def open_context(model: LlamaModel) -> Iterator[RecordingContext]:
-    context = RecordingContext(model)
+def open_context(
+    model: LlamaModel, config: ContextConfig = EXACT
+) -> Iterator[RecordingContext]:
+    context = RecordingContext(model, config)
     try:
         yield context
     finally:
@@ -64,10 +69,11 @@ def context(tiny: LlamaModel) -> Iterator[RecordingContext]:
 
 
 def read(
-    context: RecordingContext, *conversations: Sequence[TurnLabel]
+    context: RecordingContext, *conversations: Sequence[TurnLabel], with_nll: bool = False
 ) -> tuple[list[LabelledState], PromptEncoder]:
     encoder = PromptEncoder(context.model, find_special_ids(context.model))
-    return StateReader(context, encoder, WORLD).read(conversations), encoder
+    wanted = readings(conversations, TranscriptWriter(WORLD, encoder))
+    return StateReader(context, with_nll=with_nll).read(wanted), encoder
 
 
 def continued_segments(turns: Sequence[TurnLabel]) -> list[Segment]:
@@ -107,6 +113,14 @@ def cold_state(model: LlamaModel, tokens: Sequence[int]) -> Vector:
             context.decode([Chunk(0, start, part, is_output=False)])
         (row,) = context.decode([Chunk(0, end, tokens[end:], is_output=True)], embeddings=True)
         return context.embedding(row)
+
+
+def assert_same_states(
+    context: LlamaContext, found: Sequence[LabelledState], expected: Sequence[LabelledState]
+) -> None:
+    """In other batches sums run in another order, and ggml's GELU is a table of 16-bit floats."""
+    atol = tolerance(context.model.architecture)
+    np.testing.assert_allclose(stack(found), stack(expected), rtol=1e-3, atol=atol)
 
 
 def test_a_continued_state_equals_a_cold_evaluation_of_the_same_tokens(
@@ -169,6 +183,51 @@ def test_what_a_player_typed_is_never_a_special_token(context: RecordingContext)
     _, encoder = read(context, TURNS[:2])
     (state,) = encoder.encode([Special.STATE])
     assert context.evaluated.count(state) == 4  # two turns continued, two in the rebuilt one
+
+
+def test_conversations_read_together_have_the_states_that_they_have_alone(
+    context: RecordingContext,
+) -> None:
+    alone, _ = read(context, TURNS, OTHER)
+    with open_context(context.model, replace(EXACT, n_seq_max=4)) as wide:
+        together, _ = read(wide, TURNS, OTHER)
+    assert [(s.label, s.form) for s in together] == [(s.label, s.form) for s in alone]
+    assert_same_states(context, together, alone)
+
+
+def test_conversations_that_do_not_fit_the_cache_together_take_turns(
+    context: RecordingContext,
+) -> None:
+    alone, _ = read(context, TURNS, OTHER)
+    with open_context(context.model, replace(EXACT, n_seq_max=4, n_ctx=512)) as small:
+        found, _ = read(small, TURNS, OTHER)
+    assert_same_states(context, found, alone)
+
+
+@pytest.mark.parametrize("num_sequences", [2, 4])
+def test_a_replys_nll_is_that_of_its_tokens_after_the_decision(
+    context: RecordingContext, num_sequences: int
+) -> None:
+    config = replace(EXACT, n_seq_max=num_sequences)
+    with open_context(context.model, config) as scoring:
+        states, encoder = read(scoring, OTHER, with_nll=True)
+        (state,) = [s for s in states if s.label is OTHER[-1] and s.form is Form.CONTINUED]
+        told = encoder.encode(continued_segments(OTHER))
+        decided = encoder.encode(decision_segments(decision_words(OTHER[-1], WORLD)))
+        answered = encoder.encode([OTHER[-1].response, End()])
+        tokens = [*sys_tokens(encoder), *told, *decided, *answered]
+        logits = scoring.evaluate(tokens)[-len(answered) - 1 : -1].astype(np.float64)
+    expected = sum(
+        np.log(np.exp(row).sum()) - row[token] for row, token in zip(logits, answered, strict=True)
+    )
+    assert state.nll == pytest.approx(expected, rel=1e-4)
+    assert state.num_answered == len(answered)
+
+
+def test_states_read_with_nll_are_those_read_without(context: RecordingContext) -> None:
+    plain, scored = (read(context, TURNS, OTHER, with_nll=n)[0] for n in (False, True))
+    assert_same_states(context, scored, plain)
+    assert all(state.nll is None for state in plain)
 
 
 def test_decisions_are_told_with_the_worlds_values() -> None:

@@ -1,0 +1,132 @@
+"""What a run keeps: the trained parts (adapter, special-token rows, heads), and how to go on.
+
+`best` and `last` of a run's folder are replaced as wholes, so a killed run leaves whole ones.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors.torch import load_file, save_file
+
+from export.folder_swap import locked, replaced
+from export.merge_lora import PERSONA, SPECIAL_ROWS, WEIGHTS
+from train.dataset import DatasetError
+from train.heads_files import HEADS_WEIGHTS
+from train.multi_head import MultiHeadModel
+
+PROGRESS = "progress.json"
+OPTIMISER = "optimiser.pt"
+BEST, LAST = "best", "last"
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run has come; all that a resumed one must know besides the tensors."""
+
+    step: int = 0
+    epoch: int = 0
+    step_of_epoch: int = 0
+    best: float | None = None
+    best_step: int = 0
+    num_worse: int = 0
+    """Evaluations since the best one."""
+    num_logged: int = 0
+    """Lines of the log that belong to the steps done."""
+    is_done: bool = False
+    start: dict[str, float] = field(default_factory=dict)
+    """Validation figures before the first step."""
+
+
+class TrainedPersona(msgspec.Struct, frozen=True):
+    """`persona.json` beside an adapter: what its heads predict, and for which vocabulary."""
+
+    vocabulary_sha256: str
+    delta_names: list[str] = []
+    flag_names: list[str] = []
+
+
+def save_trained(folder: Path, model: MultiHeadModel, persona: TrainedPersona) -> None:
+    """Write adapter, rows, heads and `persona.json` into `folder`."""
+    import peft  # noqa: PLC0415 (slow to import)
+
+    factors = peft.get_peft_model_state_dict(model.lm, save_embedding_layers=False)
+    save_file({name: value.contiguous() for name, value in factors.items()}, folder / WEIGHTS)
+    model.lm.peft_config["default"].save_pretrained(str(folder))
+    rows = {name: value.detach().contiguous() for name, value in model.rows.rows.items()}
+    save_file(rows, folder / SPECIAL_ROWS)
+    save_file(model.heads.state_dict(), folder / HEADS_WEIGHTS)
+    (folder / PERSONA).write_bytes(msgspec.json.encode(persona))
+
+
+def load_trained(folder: Path, model: MultiHeadModel) -> None:
+    """Give `model` the parts in `folder`. Raises DatasetError if they do not fit it."""
+    import peft  # noqa: PLC0415
+
+    try:
+        peft.set_peft_model_state_dict(model.lm, load_file(folder / WEIGHTS))
+        rows = load_file(folder / SPECIAL_ROWS)
+        with torch.no_grad():
+            for name, value in rows.items():
+                model.rows.rows[name].copy_(value)
+        model.heads.load_state_dict(load_file(folder / HEADS_WEIGHTS))
+    except (OSError, KeyError, RuntimeError) as error:
+        raise DatasetError(f"{folder}: not what this run trained: {error}") from error
+
+
+def read_persona(folder: Path) -> TrainedPersona:
+    """`persona.json` of a trained folder. Raises DatasetError."""
+    try:
+        return msgspec.json.decode((folder / PERSONA).read_bytes(), type=TrainedPersona)
+    except (OSError, msgspec.DecodeError) as error:
+        raise DatasetError(f"{folder}: no trained adapter: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """The kept states of a run in `folder`."""
+
+    folder: Path
+    persona: TrainedPersona
+
+    def save_best(self, model: MultiHeadModel) -> None:
+        """Replace `best`."""
+        target = self.folder / BEST
+        with locked(target, lambda: None), replaced(target) as beside:
+            save_trained(beside, model, self.persona)
+
+    def save_last(
+        self, model: MultiHeadModel, optimiser: Any, schedule: Any, progress: Progress
+    ) -> None:
+        """Replace `last`."""
+        target = self.folder / LAST
+        with locked(target, lambda: None), replaced(target) as beside:
+            save_trained(beside, model, self.persona)
+            state = {
+                "optimiser": optimiser.state_dict(),
+                "schedule": schedule.state_dict(),
+                "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            }
+            torch.save(state, beside / OPTIMISER)
+            raw = msgspec.json.encode(dataclasses.asdict(progress))
+            (beside / PROGRESS).write_bytes(raw)
+
+    def load_last(self, model: MultiHeadModel, optimiser: Any, schedule: Any) -> Progress | None:
+        """Go on from `last`; None if there is none."""
+        with locked(self.folder / LAST, lambda: None):  # clears away what a killed run left
+            pass
+        folder = self.folder / LAST
+        if not folder.is_dir():
+            return None
+        load_trained(folder, model)
+        state = torch.load(folder / OPTIMISER, weights_only=True)
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        return msgspec.json.decode((folder / PROGRESS).read_bytes(), type=Progress)

@@ -1,0 +1,149 @@
+"""The steps of `persona evaluate bundle`: read a split by what serves, and report."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from export.machine import describe_machine
+from export.reporter import Reporter
+from rag.world import World, load_world
+from runtime.llama_backend import LlamaModel
+from runtime.sampling import SamplingParams
+from train.baselines import run_baselines
+from train.dataset import DatasetError, check_npcs, conversations, read_dataset
+from train.evaluation import evaluate
+from train.line_figures import GeneratedLine, line_figures
+from train.perplexity import ReplyScore, perplexity
+from train.recall import open_writer
+from train.report_contents import Meta, Report
+from train.served import LINE_END, ServedBundle, open_bundle
+from train.states import Form, LabelledState, Reading, read_states, readings
+
+TEMPERATURE = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """What to evaluate, on what."""
+
+    bundle: Path
+    world: Path
+    data: Path
+    split: str
+    embedder: str
+    untuned: Path | None
+    """The base without training as a GGUF of the same vocabulary, for its perplexity."""
+    num_replies: int
+    seed: int
+    num_threads: int
+
+
+def evaluate_bundle(options: EvaluateOptions, reporter: Reporter) -> Report:
+    """Every figure of a bundle on one split.
+
+    Raises DatasetError, WorldError, BundleError, ModelError or EmbedderError.
+    """
+    world, splits = load_world(options.world), read_dataset(options.data)
+    check_npcs(splits, world)
+    if options.split not in splits:
+        raise DatasetError(f"{options.data}: no {options.split} split")
+    labels = splits[options.split]
+    with open_bundle(options.bundle, options.num_threads) as served:
+        writer = open_writer(options.world, world, options.embedder, served.encoder)
+        wanted = readings(conversations(labels).values(), writer)
+        states = served.read(wanted, _progress(reporter, "reading the split", wanted))
+        untuned = _untuned(options, served, wanted, reporter)
+        lines = _replies(options, served, wanted, world, reporter)
+        predictors = {
+            f"heads, {form} transcript": evaluate(served.predict(chosen, world))
+            for form in Form
+            if (chosen := [state for state in states if state.form is form])
+        }
+        meta = _meta(options, served)
+    baselines = []
+    if options.split == "test":
+        reporter.stage("fitting the baselines")
+        baselines = run_baselines(splits, world)
+    return Report(
+        meta=meta,
+        predictors=predictors,
+        baselines=baselines,
+        perplexity=perplexity(_scores(states, untuned)),
+        lines=line_figures(lines) if lines else None,
+    )
+
+
+def _progress(reporter: Reporter, name: str, wanted: Sequence[Reading]) -> Callable[[int], None]:
+    return reporter.stage(name, sum(len(reading.transcript.turns) for reading in wanted))
+
+
+def _untuned(
+    options: EvaluateOptions, served: ServedBundle, wanted: Sequence[Reading], reporter: Reporter
+) -> list[LabelledState] | None:
+    if options.untuned is None:
+        return None
+    model = LlamaModel(options.untuned)
+    if model.n_vocab != served.model.n_vocab:
+        found = f"{model.n_vocab} tokens, the bundle's {served.model.n_vocab}"
+        model.close()
+        raise DatasetError(f"{options.untuned}: another vocabulary: {found}")
+    try:
+        done = _progress(reporter, "reading the split by the untuned base", wanted)
+        return read_states(model, wanted, served.conditions, done)
+    finally:
+        model.close()
+
+
+def _scores(
+    states: Sequence[LabelledState], untuned: Sequence[LabelledState] | None
+) -> list[ReplyScore]:
+    """Of every turn once, in the continued transcript."""
+    before: Sequence[LabelledState | None] = untuned or [None] * len(states)
+    return [
+        ReplyScore(state.label, state.num_answered, state.nll or 0.0, base.nll if base else None)
+        for state, base in zip(states, before, strict=True)
+        if state.form is Form.CONTINUED
+    ]
+
+
+def _replies(
+    options: EvaluateOptions,
+    served: ServedBundle,
+    wanted: Sequence[Reading],
+    world: World,
+    reporter: Reporter,
+) -> list[GeneratedLine]:
+    """Lines to turns spread over the split, at the temperature that serves by default."""
+    places = [
+        (reading, turn)
+        for reading in wanted
+        if reading.form is Form.CONTINUED
+        for turn in range(len(reading.transcript.turns))
+    ]
+    if not options.num_replies:
+        return []
+    chosen = places[:: max(1, len(places) // options.num_replies)][: options.num_replies]
+    done = reporter.stage("generating replies", len(chosen))
+    lines = []
+    with served.engine() as engine:
+        for number, (reading, turn) in enumerate(chosen):
+            sampling = SamplingParams(
+                temperature=TEMPERATURE, seed=options.seed + number, stop=(LINE_END,)
+            )
+            lines.append(served.reply(engine, reading, turn, world, sampling))
+            done(1)
+    return lines
+
+
+def _meta(options: EvaluateOptions, served: ServedBundle) -> Meta:
+    manifest = served.bundle.manifest
+    machine = describe_machine()
+    return Meta(
+        title=f"{manifest.name} on {options.split}",
+        bundle=served.bundle.id,
+        model=f"{manifest.base.name}, {manifest.quantisation}",
+        split=options.split,
+        machine=f"{machine['cpu']}, {machine['num_cores']} cores, {machine['system']}",
+        date=datetime.now(UTC).date().isoformat(),
+    )

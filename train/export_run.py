@@ -1,0 +1,171 @@
+"""The steps of `persona export`, in their order: read, compare, choose, calibrate, build."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from export.build import build
+from export.heads_graph import OPSET
+from export.machine import describe_machine
+from export.quantise import QUANT_TYPES, QuantType
+from export.reporter import RichReporter
+from heads.bundle import ContextSettings, HeadsRecord, file_sha256
+from rag.world import load_world
+from train.checkpoint import TrainedPersona
+from train.commands import write_whole
+from train.dataset import TurnLabel, check_npcs, conversations, read_dataset
+from train.fit_heads import LinearHeads, Targets, calibrated, fit, make_targets
+from train.heads_files import head_spec, read_trained_heads, write_heads
+from train.merit import delta_merit, flag_merit
+from train.parity import Likelihood, Measured, Parity, References, choose, compare, likelihood
+from train.run import RUN
+from train.states import LabelledState, stack
+from train.trained import Trained, open_trained
+from train.variants import Turns, Variant, Workshop
+
+UNTRAINED = Variant("untrained-f16", "f16", has_adapter=False)
+WHOLE = Variant("f16", "f16")
+REPORT = "parity.json"
+HEADS_FOLDER = "heads"
+MIN_GAIN = 0.02
+"""Heads fitted anew must be better by so much: a smaller gain on validation is chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What to make of a run; `quant` None: what the parity report chooses."""
+
+    run: Path
+    out: Path
+    types: Sequence[QuantType]
+    quant: QuantType | None
+    num_refit: int
+    """Training conversations to fit heads anew on; 0: the trained ones are kept."""
+    num_threads: int
+
+
+class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was compared and chosen; `parity.json` in the run's export folder."""
+
+    chosen: str
+    why: str
+    variants: list[Parity]
+    untrained: Likelihood
+    heads: str
+    merits: dict[str, float]
+    machine: dict[str, str | int]
+
+
+def export_run(options: ExportOptions, reporter: RichReporter) -> ExportReport:
+    """Write the bundle of a run. Raises DatasetError, WorldError, EmbedderError or ExportError."""
+    trained = open_trained(options.run, reporter)
+    data = trained.record.config.data
+    world, splits = load_world(Path(data.world)), read_dataset(Path(data.data))
+    check_npcs(splits, world)
+    shop = Workshop(trained, world, ContextSettings(), options.num_threads, reporter)
+    turns = shop.write("validation", splits["validation"])
+    variants, states, untrained = _compare(options, shop, turns)
+    chosen, why = choose(variants)
+    if options.quant and options.quant != chosen.quantisation:
+        chosen = next(v for v in variants if v.quantisation == options.quant)
+        why = "asked for"
+    quant = next(name for name in options.types if name == chosen.quantisation)
+    served = states[quant]
+    candidates = {"trained": read_trained_heads(trained.adapter)}
+    if options.num_refit:
+        candidates["refitted"] = _refit(options, shop, Variant(quant, quant), splits["train"])
+    targets = _targets(served, trained.persona)
+    merits = {name: _merit(heads, served, targets) for name, heads in candidates.items()}
+    is_better = merits.get("refitted", -np.inf) > merits["trained"] + MIN_GAIN
+    name = "refitted" if is_better else "trained"
+    heads = calibrated(candidates[name], stack(served), targets.flag)
+    report = ExportReport(
+        chosen=chosen.quantisation,
+        why=why,
+        variants=variants,
+        untrained=likelihood(untrained),
+        heads=name,
+        merits={key: round(value, 4) for key, value in merits.items()},
+        machine=describe_machine(),
+    )
+    _write(options, shop, heads, report)
+    return report
+
+
+def _compare(
+    options: ExportOptions, shop: Workshop, turns: Turns
+) -> tuple[list[Parity], dict[str, list[LabelledState]], list[LabelledState]]:
+    """Each variant beside PyTorch, its states, and those of the base without training."""
+    exact = shop.read_with_pytorch(turns)
+    whole = shop.read(WHOLE, turns)
+    untrained = shop.read(UNTRAINED, turns)
+    variants = [Variant(name, name) for name in dict.fromkeys(options.types)]
+    states = {variant.name: shop.read(variant, turns) for variant in variants}
+    targets = _targets(exact, shop.trained.persona)
+    heads = calibrated(read_trained_heads(shop.trained.adapter), stack(exact), targets.flag)
+    references = References(exact, whole, untrained)
+    compared = [
+        compare(
+            Measured(variant.quant, shop.path(variant).stat().st_size, states[variant.name], speed),
+            references,
+            heads,
+        )
+        for variant, speed in zip(variants, shop.speeds(variants), strict=True)
+    ]
+    return compared, states, untrained
+
+
+def _targets(states: Sequence[LabelledState], persona: TrainedPersona) -> Targets:
+    return make_targets(states, persona.delta_names, persona.flag_names)
+
+
+def _refit(
+    options: ExportOptions, shop: Workshop, variant: Variant, labels: Sequence[TurnLabel]
+) -> LinearHeads:
+    """Heads fitted anew on states of training conversations, as the variant makes them."""
+    every = list(conversations(labels).values())
+    spread = every[:: max(1, len(every) // options.num_refit)][: options.num_refit]
+    turns = shop.write("train", [label for group in spread for label in group])
+    states = shop.read(variant, turns)
+    return fit(states, _targets(states, shop.trained.persona))[0]
+
+
+def _merit(heads: LinearHeads, states: Sequence[LabelledState], targets: Targets) -> float:
+    delta, scores = heads.predict(stack(states))
+    return (flag_merit(targets.flag, scores) + delta_merit(targets.delta, delta)) / 2
+
+
+def _write(
+    options: ExportOptions, shop: Workshop, heads: LinearHeads, report: ExportReport
+) -> None:
+    """The heads with their record, the report, and the bundle of them."""
+    trained, persona = shop.trained, shop.trained.persona
+    chosen = next(v for v in report.variants if v.quantisation == report.chosen)
+    record = HeadsRecord(
+        heads=head_spec(heads, persona.delta_names, persona.flag_names),
+        vocabulary_sha256=trained.base.vocabulary_sha256,
+        context=shop.settings,
+        training=_training(trained, report),
+        parity=msgspec.to_builtins(chosen),
+    )
+    folder = shop.folder / HEADS_FOLDER
+    write_heads(folder, heads, record)
+    raw = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+    write_whole(shop.folder / REPORT, raw)
+    variant = next(Variant(name, name) for name in QUANT_TYPES if name == report.chosen)
+    bundle = replace(shop.options(variant), out=options.out, heads=folder, model_only=False)
+    build(bundle, shop.reporter)
+
+
+def _training(trained: Trained, report: ExportReport) -> dict[str, object]:
+    """What the manifest says of the run."""
+    return {
+        "method": "LoRA, special-token rows and heads trained together",
+        "heads": report.heads,
+        "onnx_opset": OPSET,
+        "run": file_sha256(trained.run / RUN)[:12],
+        "config": msgspec.to_builtins(trained.record.config),
+    }

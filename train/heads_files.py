@@ -1,0 +1,66 @@
+"""Heads on disk: those that a run trained, and `heads.onnx` with its record for a bundle."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from export.heads_graph import linear_graph
+from heads.bundle import HEADS, HEADS_RECORD, HeadsRecord
+from heads.spec import DeltaSpec, FlagSpec, HeadSpec
+from train.commands import write_whole
+from train.dataset import DatasetError
+from train.fit_heads import LinearHeads
+
+HEADS_WEIGHTS = "heads.safetensors"
+
+
+def read_trained_heads(folder: Path) -> LinearHeads:
+    """The heads in `folder`/heads.safetensors, of temperature 1 and thresholds of one half.
+
+    A raised flag was weighted by `pos_weight` in training, which multiplies its odds by as much;
+    they are divided by it here. Raises DatasetError.
+    """
+    path = folder / HEADS_WEIGHTS
+    try:
+        parts = {name: value.astype(np.float64) for name, value in load_file(path).items()}
+        return LinearHeads(
+            mean=parts["mean"],
+            scale=parts["scale"],
+            w_delta=parts["delta.weight"].T,
+            b_delta=parts["delta.bias"],
+            w_flag=parts["flag.weight"].T,
+            b_flag=parts["flag.bias"] - np.log(parts["pos_weight"]),
+            temperature=1.0,
+            thresholds=np.full(len(parts["flag.bias"]), 0.5),
+        )
+    except (OSError, SafetensorError, KeyError) as error:
+        raise DatasetError(f"{path}: no heads of `persona train`: {error}") from error
+
+
+def head_spec(heads: LinearHeads, delta_names: list[str], flag_names: list[str]) -> HeadSpec:
+    """Names, thresholds and temperature as a manifest has them."""
+    flags = zip(flag_names, heads.thresholds, strict=True)
+    return HeadSpec(
+        tuple(DeltaSpec(name) for name in delta_names),
+        tuple(FlagSpec(name, round(float(threshold), 4)) for name, threshold in flags),
+        temperature=round(heads.temperature, 4),
+    )
+
+
+def heads_graph(heads: LinearHeads) -> bytes:
+    """`heads.onnx`: temperature inside, checked by onnx.checker."""
+    flag = (heads.w_flag / heads.temperature, heads.b_flag / heads.temperature)
+    graph = linear_graph(heads.mean, heads.scale, (heads.w_delta, heads.b_delta), flag)
+    return bytes(onnx.ModelProto.SerializeToString(graph))
+
+
+def write_heads(folder: Path, heads: LinearHeads, record: HeadsRecord) -> None:
+    """Write `heads.onnx` and `heads.json`, from which a bundle is built."""
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+    write_whole(folder / HEADS, heads_graph(heads))
+    write_whole(folder / HEADS_RECORD, raw)

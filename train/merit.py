@@ -1,0 +1,23 @@
+"""Single figures by which models and heads are compared: 1 is perfect, 0 knows nothing."""
+
+import numpy as np
+from sklearn.metrics import average_precision_score
+
+from train.fit_heads import Array
+
+
+def flag_merit(flags: Array, scores: Array) -> float:
+    """Mean average precision of `scores` [n, n_flags], over the flags that occur at all."""
+    raised = [i for i in range(flags.shape[1]) if flags[:, i].any()]
+    found = [float(average_precision_score(flags[:, i], scores[:, i])) for i in raised]
+    return float(np.mean(found)) if found else 0.0
+
+
+def delta_merit(labels: Array, delta: Array) -> float:
+    """1 - mean absolute error / that of the labels' median, at least -1; below 0 is worse than it.
+
+    Labels that are all alike leave nothing to know: 0.
+    """
+    error = np.abs(delta - labels).mean()
+    of_median = np.abs(np.median(labels, axis=0) - labels).mean()
+    return max(-1.0, float(1 - error / of_median)) if of_median else 0.0

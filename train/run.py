@@ -1,0 +1,202 @@
+"""One training run in its folder: what it learns from, the trainer, and how it is stopped.
+
+RUN/run.json      configuration and hashes; a run with others does not go on here
+RUN/best, last    what validation liked best; where to go on
+RUN/log.jsonl     a row for each step and validation; also tensorboard/ and curves.png
+"""
+
+import hashlib
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from export.reporter import RichReporter
+from heads.bundle import file_sha256
+from rag.world import World
+from runtime.encoder import PromptEncoder
+from runtime.llama_backend import LlamaModel
+from runtime.prompt import FORMAT
+from train.base import BaseInfo, load_weights, prepare_base
+from train.checkpoint import Checkpoints, TrainedPersona
+from train.commands import write_whole
+from train.config import TrainConfig
+from train.dataset import DatasetError, TurnLabel, conversations, dataset_files
+from train.examples import Example, make_examples
+from train.multi_head import MultiHeadModel, add_adapter
+from train.recall import NO_EMBEDDER, open_writer
+from train.run_log import RunLog
+from train.trainer import MultiHeadTrainer
+
+RUN = "run.json"
+INTERRUPTED = 130
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+Splits = Mapping[str, Sequence[TurnLabel]]
+
+
+class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`run.json`."""
+
+    config: TrainConfig
+    vocabulary_sha256: str
+    data_sha256: str
+    prompt_format: int = FORMAT
+
+
+def read_run(folder: Path) -> RunRecord:
+    """The record of a run. Raises DatasetError."""
+    try:
+        return msgspec.json.decode((folder / RUN).read_bytes(), type=RunRecord)
+    except (OSError, msgspec.DecodeError) as error:
+        raise DatasetError(f"{folder}: no run of `persona train`: {error}") from error
+
+
+class TrainingRun:
+    """A run of `config` in `folder`. Raises ExportError or DatasetError."""
+
+    def __init__(self, config: TrainConfig, folder: Path, world: World, splits: Splits) -> None:
+        self.config, self.folder, self.world, self.splits = config, folder, world, splits
+        self.accelerator = Accelerator()
+        self.console = Console(stderr=True, quiet=not self.accelerator.is_main_process)
+
+    def go(self) -> int:
+        """Train, or go on training; 0 when done, 130 when stopped at a step to go on from."""
+        if threads := self.config.run.threads:
+            torch.set_num_threads(threads)
+        with self.accelerator.main_process_first():
+            base = self._prepare()
+        with vocabulary_only(base.gguf) as model:
+            encoder = PromptEncoder(model, base.special_ids)
+            examples = self._examples(encoder)
+        trainer = self._trainer(base, examples)
+        is_done = self._train(trainer)
+        best = trainer.progress
+        self.console.print(
+            f"best at step {best.best_step} (composite {best.best:.4f}): {self.folder / 'best'}"
+            if is_done
+            else "stopped; the same command goes on from here",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return 0 if is_done else INTERRUPTED
+
+    def _prepare(self) -> BaseInfo:
+        with RichReporter(self.console) as reporter:
+            base = prepare_base(self.config.base, reporter)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = "\n".join(file_sha256(path) for path in dataset_files(Path(self.config.data.data)))
+        record = RunRecord(
+            config=self.config,
+            vocabulary_sha256=base.vocabulary_sha256,
+            data_sha256=hashlib.sha256(data.encode()).hexdigest(),
+        )
+        if (self.folder / RUN).is_file() and (found := read_run(self.folder)) != record:
+            changed = [
+                name
+                for name in record.__struct_fields__
+                if getattr(found, name) != getattr(record, name)
+            ]
+            raise DatasetError(
+                f"{self.folder} holds a run of another {', '.join(changed)}; "
+                "give another --out, or remove it"
+            )
+        write_whole(self.folder / RUN, msgspec.json.format(msgspec.json.encode(record)))
+        return base
+
+    def _examples(self, encoder: PromptEncoder) -> tuple[list[Example], list[Example]]:
+        config = self.config
+        embedder = config.data.embedder if config.data.notes else NO_EMBEDDER
+        writer = open_writer(Path(config.data.world), self.world, embedder, encoder)
+        make = partial(
+            make_examples,
+            writer=writer,
+            max_tokens=config.data.max_tokens,
+            rebuilt_share=config.data.rebuilt_share,
+            seed=config.run.seed,
+        )
+        train = list(conversations(self.splits["train"]).values())
+        validation = list(conversations(self.splits["validation"]).values())
+        if count := config.run.eval_conversations:
+            validation = validation[:: max(1, len(validation) // count)][:count]
+        columns = (TextColumn("writing prompts"), BarColumn(), MofNCompleteColumn())
+        is_plain = not self.console.is_terminal
+        with Progress(*columns, console=self.console, disable=is_plain) as progress:
+            task = progress.add_task("", total=len(train) + len(validation))
+
+            def made(groups: Sequence[Sequence[TurnLabel]]) -> list[Example]:
+                found: list[Example] = []
+                for turns in groups:
+                    found += make([turns])
+                    progress.advance(task)
+                return found
+
+            return made(train), made(validation)
+
+    def _trainer(
+        self, base: BaseInfo, examples: tuple[list[Example], list[Example]]
+    ) -> MultiHeadTrainer:
+        torch.manual_seed(self.config.run.seed)
+        first = self.splits["train"][0]
+        lm = load_weights(self.config.base, base.gguf, self.accelerator.device)
+        checkpointing = self.config.run.gradient_checkpointing
+        lm = add_adapter(lm, self.config.lora, checkpointing=checkpointing)
+        model = MultiHeadModel(lm, base, len(first.delta), len(first.flag))
+        persona = TrainedPersona(base.vocabulary_sha256, list(first.delta), list(first.flag))
+        checkpoints = Checkpoints(self.folder, persona)
+        return MultiHeadTrainer(self.config, model, examples, checkpoints, self.accelerator)
+
+    def _train(self, trainer: MultiHeadTrainer) -> bool:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        is_plain = not self.console.is_terminal
+        with Progress(*columns, console=self.console, disable=is_plain) as progress:
+            task = progress.add_task("training", total=trainer.num_steps)
+
+            def on_step(step: int, figures: dict[str, float]) -> None:
+                parts = " ".join(f"{k} {figures[k]:.3f}" for k in ("lm", "delta", "flag"))
+                progress.update(task, completed=step, description=parts)
+                if is_plain:
+                    self.console.print(f"step {step}/{trainer.num_steps} {parts}", highlight=False)
+
+            return trainer.run(partial(RunLog, self.folder), on_step, _stopped_gently)
+
+
+@contextmanager
+def vocabulary_only(gguf: Path) -> Iterator[LlamaModel]:
+    """The vocabulary of a GGUF."""
+    model = LlamaModel(gguf, vocab_only=True)
+    try:
+        yield model
+    finally:
+        model.close()
+
+
+@contextmanager
+def _stopped_gently() -> Iterator[Callable[[], bool]]:
+    """The question whether Ctrl-C or SIGTERM came; the second one stops at once."""
+    caught: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

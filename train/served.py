@@ -1,0 +1,123 @@
+"""A bundle as it serves, opened to be evaluated: states, decisions and replies."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from heads.bundle import Bundle, load_bundle
+from heads.session import HeadsSession
+from rag.flags import flag_rule
+from rag.world import World
+from runtime.encoder import PromptEncoder
+from runtime.engine import Engine
+from runtime.llama_backend import LlamaContext, LlamaModel, Vector
+from runtime.prompt import decision_segments
+from runtime.sampling import SamplingParams
+from runtime.sequence import Done, Request, Token
+from train.dataset import TurnLabel
+from train.line_figures import GeneratedLine
+from train.predicted import Predicted, held_back
+from train.states import NUM_CELLS, Conditions, LabelledState, Reading, read_states, stack
+from train.transcripts import words_of
+
+LINE_END = "\n"
+"""A line of dialogue is one paragraph, as the server has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedBundle:
+    """A bundle's model and heads under the context settings that its manifest records."""
+
+    bundle: Bundle
+    model: LlamaModel
+    heads: HeadsSession
+    encoder: PromptEncoder
+    num_threads: int
+
+    @property
+    def conditions(self) -> Conditions:
+        """The context settings of the manifest."""
+        return Conditions(self.bundle.manifest.context, self.num_threads)
+
+    def read(
+        self, wanted: Sequence[Reading], on_progress: Callable[[int], None]
+    ) -> list[LabelledState]:
+        """States and replies' NLL."""
+        return read_states(self.model, wanted, self.conditions, on_progress)
+
+    @contextmanager
+    def engine(self) -> Iterator[Engine]:
+        """An engine for one reply at a time."""
+        settings = self.bundle.manifest.context
+        config = settings.config(n_ctx=NUM_CELLS, n_seq_max=1, n_threads=self.num_threads)
+        context = LlamaContext(self.model, config)
+        try:
+            with Engine(context) as engine:
+                yield engine
+        finally:
+            context.close()
+
+    def predict(self, states: Sequence[LabelledState], world: World) -> Predicted:
+        """What the heads say of `states`, and what the world's rules hold back."""
+        spec = self.heads.spec
+        delta, scores = self.heads.predict_batch(stack(states))
+        turns = [state.label for state in states]
+        flags = tuple(flag.name for flag in spec.flags)
+        return Predicted(
+            turns=turns,
+            delta_names=tuple(head.name for head in spec.delta),
+            flag_names=flags,
+            delta=delta.astype(np.float64),
+            scores=scores.astype(np.float64),
+            thresholds=np.array([flag.threshold for flag in spec.flags]),
+            held_back=held_back(turns, flags, world),
+        )
+
+    def reply(
+        self, engine: Engine, reading: Reading, turn: int, world: World, sampling: SamplingParams
+    ) -> GeneratedLine:
+        """The model's own line to a turn of a transcript, after the decision of its heads."""
+        transcript = reading.transcript
+        label = transcript.turns[turn].label
+        prompt = [*transcript.opening, *transcript.told]
+        for past in transcript.turns[:turn]:
+            prompt += [*past.asked, *past.decided, *past.answered]
+        prompt += transcript.turns[turn].asked
+
+        def on_state(vector: Vector) -> list[int]:
+            return self.encoder.encode(decision_segments(self._words(vector, label, world)))
+
+        text, reason = "", ""
+        for event in engine.run(Request(prompt, sampling, on_state)):
+            if isinstance(event, Token):
+                text += event.text
+            elif isinstance(event, Done):
+                reason = event.finish_reason
+        return GeneratedLine(label, text, reason)
+
+    def _words(self, vector: Vector, label: TurnLabel, world: World) -> str:
+        found = self.heads.predict(vector)
+        raised = [
+            flag.name
+            for flag in self.heads.spec.flags
+            if found.flag_scores[flag.name] >= flag.threshold
+            and flag_rule(world, label.facts, flag.name).held_back is None
+        ]
+        return words_of(label, world, found.delta, raised)
+
+
+@contextmanager
+def open_bundle(folder: Path, num_threads: int) -> Iterator[ServedBundle]:
+    """The bundle in `folder`. Raises BundleError or ModelError."""
+    bundle = load_bundle(folder)
+    manifest = bundle.manifest
+    heads = HeadsSession(bundle.heads, manifest.heads, manifest.n_embd)
+    model = LlamaModel(bundle.model)
+    try:
+        encoder = PromptEncoder(model, manifest.special_tokens)
+        yield ServedBundle(bundle, model, heads, encoder, num_threads)
+    finally:
+        model.close()

@@ -1,0 +1,69 @@
+"""A finished run, opened again: its record, its base, and the model in PyTorch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from export.reporter import RichReporter
+from train.base import BaseInfo, load_weights, prepare_base
+from train.checkpoint import BEST, TrainedPersona, load_trained, read_persona
+from train.examples import collate, make_example
+from train.multi_head import MultiHeadModel, add_adapter
+from train.run import RunRecord, read_run
+from train.states import LabelledState, Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a run trained, and on what."""
+
+    run: Path
+    record: RunRecord
+    persona: TrainedPersona
+    base: BaseInfo
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of adapter, special-token rows and heads that validation liked best."""
+        return self.run / BEST
+
+
+def open_trained(run: Path, reporter: RichReporter) -> Trained:
+    """The run in `run`. Raises DatasetError or ExportError."""
+    record, persona = read_run(run), read_persona(run / BEST)
+    return Trained(run, record, persona, prepare_base(record.config.base, reporter))
+
+
+def load_model(trained: Trained) -> MultiHeadModel:
+    """The trained model, in full precision where its base is, on a GPU if there is one."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config, persona = trained.record.config, trained.persona
+    lm = load_weights(config.base, trained.base.gguf, device)
+    lm = add_adapter(lm, config.lora, checkpointing=False)
+    names = persona.delta_names, persona.flag_names
+    model = MultiHeadModel(lm, trained.base, len(names[0]), len(names[1])).to(device)
+    load_trained(trained.adapter, model)
+    return model.eval()
+
+
+def read_with_pytorch(
+    model: MultiHeadModel,
+    wanted: Sequence[Reading],
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> list[LabelledState]:
+    """States and replies' NLL of `wanted`, as `StateReader` reads them from a GGUF."""
+    states: list[LabelledState] = []
+    device = model.heads.mean.device
+    with torch.no_grad():
+        for reading in wanted:
+            out = model.read(collate([make_example(reading.transcript)]).to(device))
+            vectors, nll, start = out.states.cpu().numpy(), out.nll.cpu(), 0
+            for turn, vector in zip(reading.transcript.turns, vectors, strict=True):
+                end = start + len(turn.answered)
+                score = float(nll[start:end].sum())
+                states.append(LabelledState(turn.label, reading.form, vector, score, end - start))
+                start = end
+            on_progress(len(vectors))
+    return states

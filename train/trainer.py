@@ -1,0 +1,236 @@
+"""The training loop: multi-head loss, accumulation, schedule, early stopping, resume.
+
+Built on accelerate, so the same loop runs on a CPU, a GPU, or several by `accelerate launch`.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from transformers import get_cosine_schedule_with_warmup
+
+from train.checkpoint import Checkpoints, Progress
+from train.config import TrainConfig
+from train.examples import Example, batch_order, collate
+from train.multi_head import MultiHeadModel
+from train.run_log import RunLog
+from train.validation import composite, validate
+
+NUM_START = 48
+"""Examples whose states set the heads' normalisation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The batches of one optimiser step, over all processes."""
+
+    epoch: int
+    number: int
+    batches: list[list[int]]
+
+
+class MultiHeadTrainer:
+    """Trains `model` on `train`; `validation` decides when to stop and what is best.
+
+    A run that is stopped, or killed, goes on from `last`.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: MultiHeadModel,
+        examples: tuple[Sequence[Example], Sequence[Example]],
+        checkpoints: Checkpoints,
+        accelerator: Accelerator,
+    ) -> None:
+        self.config, self.checkpoints, self.accelerator = config, checkpoints, accelerator
+        self.train, self.validation = examples
+        self.model = model
+        self.num_steps = self._count_steps()
+        self.optimiser = torch.optim.AdamW(self._groups(), weight_decay=0.0)
+        warmup = math.ceil(config.optimiser.warmup_share * self.num_steps)
+        self.schedule = get_cosine_schedule_with_warmup(self.optimiser, warmup, self.num_steps)
+        self.progress = Progress()
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        device: torch.device = self.accelerator.device
+        return device
+
+    def _groups(self) -> list[dict[str, Any]]:
+        rates, model = self.config.optimiser, self.model
+        adapter = [p for p in model.lm.parameters() if p.requires_grad]
+        heads, rows = list(model.heads.parameters()), list(model.rows.parameters())
+        decay = rates.weight_decay
+        return [
+            {"params": adapter, "lr": rates.lr, "weight_decay": decay},
+            {"params": rows, "lr": rates.lr_rows},
+            {"params": heads, "lr": rates.lr_heads, "weight_decay": decay},
+        ]
+
+    def _steps_of(self, epoch: int) -> list[list[list[int]]]:
+        """The epoch's batches, step by step; every process has as many batches in each."""
+        config, count = self.config, self.accelerator.num_processes
+        seed = f"{config.run.seed} {epoch}"
+        batches = batch_order(self.train, config.optimiser.micro_batch, seed)
+        size = config.optimiser.accumulation * count
+        steps = [batches[at : at + size] for at in range(0, len(batches), size)]
+        steps[-1] = steps[-1][: len(steps[-1]) // count * count]
+        return [step for step in steps if step]
+
+    def _count_steps(self) -> int:
+        run = self.config.run
+        return run.max_steps or run.epochs * len(self._steps_of(0))
+
+    def _plan(self) -> Iterator[Step]:
+        """The steps that are still to be done."""
+        epoch, first = self.progress.epoch, self.progress.step_of_epoch
+        while self.progress.step < self.num_steps and not self.progress.is_done:
+            for number, batches in enumerate(self._steps_of(epoch)):
+                if number >= first and self.progress.step < self.num_steps:
+                    yield Step(epoch, number, batches)
+            epoch, first = epoch + 1, 0
+
+    def run(
+        self,
+        log: Callable[[int], RunLog],
+        on_step: Callable[[int, dict[str, float]], None],
+        stopped_gently: Callable[[], AbstractContextManager[Callable[[], bool]]],
+    ) -> bool:
+        """Train from `last`, or from the start; whether the run is done.
+
+        `log` opens the run's log with so many rows kept; `stopped_gently` gives the question
+        whether to stop, asked after every step.
+        """
+        torch.manual_seed(self.config.run.seed)
+        self.model.to(self.device)
+        found = self.checkpoints.load_last(self.model, self.optimiser, self.schedule)
+        self.progress = found or self.progress
+        is_main = self.accelerator.is_main_process
+        self.log = log(self.progress.num_logged) if is_main else None
+        if found is None:
+            self._start()
+        wrapped, optimiser = self.accelerator.prepare(self.model, self.optimiser)
+        try:
+            with stopped_gently() as should_stop:
+                for step in self._plan():
+                    figures = self._step(wrapped, optimiser, step)
+                    self._note("train", figures)
+                    on_step(self.progress.step, figures)
+                    if self._is_over(should_stop()):
+                        break
+        finally:
+            if self.log:
+                self.log.close()
+        return self.progress.is_done
+
+    def _is_over(self, stop: bool) -> bool:
+        """After a step: evaluate and save where it is time to; whether no step is to follow."""
+        run, progress = self.config.run, self.progress
+        is_last = progress.step == self.num_steps
+        if is_last or progress.step % run.eval_steps == 0:
+            self._evaluate()
+        progress.is_done = is_last or progress.num_worse >= run.patience
+        is_over = stop or progress.is_done
+        if is_over or progress.step % run.checkpoint_steps == 0:
+            self._save_last()
+        return is_over
+
+    def _start(self) -> None:
+        """Set the heads by the base's states and the labels, and say where validation begins."""
+        spread = self.train[:: max(1, len(self.train) // NUM_START)]
+        states, delta = [], []
+        with torch.no_grad():
+            for example in spread:
+                batch = collate([example]).to(self.device)
+                with self._autocast():
+                    states.append(self.model.read(batch).states)
+                delta.append(batch.delta)
+        labels = [label for example in self.train for label in example.labels]
+        flag = torch.tensor([[*label.flag.values()] for label in labels], dtype=torch.float32)
+        cap = self.config.loss.pos_weight_cap
+        self.model.heads.start_from(torch.cat(states), torch.cat(delta), flag.to(self.device), cap)
+        self._evaluate()
+
+    def _autocast(self) -> Any:
+        is_on = self.config.run.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=is_on)
+
+    def _step(self, wrapped: Any, optimiser: Any, step: Step) -> dict[str, float]:
+        start = perf_counter()
+        config, count = self.config, self.accelerator.num_processes
+        num_answers = sum(len(self.train[i].answers) for batch in step.batches for i in batch)
+        num_states = sum(len(self.train[i].states) for batch in step.batches for i in batch)
+        mine = step.batches[self.accelerator.process_index :: count]
+        wrapped.train()
+        totals = torch.zeros(3, device=self.device)
+        for indices in mine:
+            batch = collate([self.train[i] for i in indices]).to(self.device)
+            is_last = indices is mine[-1]
+            with nullcontext() if is_last else self.accelerator.no_sync(wrapped):
+                with self._autocast():
+                    sums = wrapped(batch, config.loss)
+                parts = torch.stack(
+                    [sums.lm / num_answers, sums.delta / num_states, sums.flag / num_states]
+                )
+                weights = parts.new_tensor([config.loss.lm, config.loss.delta, config.loss.flag])
+                # DDP takes the mean of the processes' gradients; the parts are shares of a sum
+                self.accelerator.backward((parts * weights).sum() * count)
+            totals += parts.detach()
+        totals = self.accelerator.reduce(totals, "sum")
+        norm = self.accelerator.clip_grad_norm_(self._trainable(), config.optimiser.max_grad_norm)
+        rate = self.schedule.get_last_lr()[0]
+        optimiser.step()
+        self.schedule.step()
+        optimiser.zero_grad()
+        self.progress.step += 1
+        self.progress.epoch, self.progress.step_of_epoch = step.epoch, step.number + 1
+        lm, delta, flag = totals.tolist()
+        num_tokens = sum(len(self.train[i].tokens) for batch in step.batches for i in batch)
+        seconds = perf_counter() - start
+        return {
+            "loss": config.loss.lm * lm + config.loss.delta * delta + config.loss.flag * flag,
+            "lm": lm,
+            "delta": delta,
+            "flag": flag,
+            "lr": rate,
+            "grad_norm": float(norm),
+            "tokens_per_s": num_tokens / seconds,
+            "seconds": seconds,
+        }
+
+    def _trainable(self) -> list[torch.nn.Parameter]:
+        return [p for group in self.optimiser.param_groups for p in group["params"]]
+
+    def _evaluate(self) -> None:
+        progress = self.progress
+        figures = validate(self.model, self.validation, self.config.loss, self._autocast)
+        if not progress.start:
+            progress.start = figures
+        figures |= {"composite": composite(figures, progress.start)}
+        self._note("validation", figures)
+        if progress.best is None or figures["composite"] > progress.best:
+            progress.best, progress.best_step = figures["composite"], progress.step
+            progress.num_worse = 0
+            if self.accelerator.is_main_process:
+                self.checkpoints.save_best(self.model)
+        else:
+            progress.num_worse += 1
+        if self.log:
+            self.log.draw()
+
+    def _note(self, kind: str, figures: dict[str, float]) -> None:
+        self.progress.num_logged += 1
+        if self.log:
+            self.log.add(kind, self.progress.step, figures)
+
+    def _save_last(self) -> None:
+        if self.accelerator.is_main_process:
+            self.checkpoints.save_last(self.model, self.optimiser, self.schedule, self.progress)
+        self.accelerator.wait_for_everyone()
