@@ -12,8 +12,9 @@ from export.heads_graph import OPSET
 from export.machine import describe_machine
 from export.quantise import QUANT_TYPES, QuantType
 from export.reporter import RichReporter
-from heads.bundle import ContextSettings, HeadsRecord, file_sha256
+from heads.bundle import ContextSettings, HeadsRecord
 from rag.world import load_world
+from train.base import build_options
 from train.checkpoint import TrainedPersona
 from train.commands import write_whole
 from train.dataset import TurnLabel, check_npcs, conversations, read_dataset
@@ -21,7 +22,6 @@ from train.fit_heads import LinearHeads, Targets, calibrated, fit, make_targets
 from train.heads_files import head_spec, read_trained_heads, write_heads
 from train.merit import delta_merit, flag_merit
 from train.parity import Likelihood, Measured, Parity, References, choose, compare, likelihood
-from train.run import RUN
 from train.states import LabelledState, stack
 from train.trained import Trained, open_trained
 from train.variants import Turns, Variant, Workshop
@@ -155,17 +155,23 @@ def _write(
     write_heads(folder, heads, record)
     raw = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
     write_whole(shop.folder / REPORT, raw)
-    variant = next(Variant(name, name) for name in QUANT_TYPES if name == report.chosen)
-    bundle = replace(shop.options(variant), out=options.out, heads=folder, model_only=False)
+    quant = next(name for name in QUANT_TYPES if name == report.chosen)
+    base = build_options(trained.record.config.base)
+    bundle = replace(
+        base, out=options.out, quant=quant, adapter=trained.adapter, heads=folder, model_only=False
+    )
     build(bundle, shop.reporter)
 
 
 def _training(trained: Trained, report: ExportReport) -> dict[str, object]:
-    """What the manifest says of the run."""
+    """What the manifest says of the run; of paths the last part alone."""
+    config = msgspec.to_builtins(trained.record.config)
+    for section, key in (("base", "gguf"), ("base", "hf"), ("data", "world"), ("data", "data")):
+        config[section][key] = Path(config[section][key]).name
     return {
         "method": "LoRA, special-token rows and heads trained together",
         "heads": report.heads,
         "onnx_opset": OPSET,
-        "run": file_sha256(trained.run / RUN)[:12],
-        "config": msgspec.to_builtins(trained.record.config),
+        "data_sha256": trained.record.data_sha256,
+        "config": config,
     }

@@ -5,10 +5,11 @@ RUN/best, last    what validation liked best; where to go on
 RUN/log.jsonl     a row for each step and validation; also tensorboard/ and curves.png
 """
 
+import fcntl
 import hashlib
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -37,6 +38,7 @@ from train.run_log import RunLog
 from train.trainer import MultiHeadTrainer
 
 RUN = "run.json"
+LOCK = ".lock"
 INTERRUPTED = 130
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -70,6 +72,11 @@ class TrainingRun:
 
     def go(self) -> int:
         """Train, or go on training; 0 when done, 130 when stopped at a step to go on from."""
+        is_main = self.accelerator.is_main_process
+        with locked_run(self.folder) if is_main else nullcontext():
+            return self._go()
+
+    def _go(self) -> int:
         if threads := self.config.run.threads:
             torch.set_num_threads(threads)
         with self.accelerator.main_process_first():
@@ -92,7 +99,6 @@ class TrainingRun:
     def _prepare(self) -> BaseInfo:
         with RichReporter(self.console) as reporter:
             base = prepare_base(self.config.base, reporter)
-        self.folder.mkdir(parents=True, exist_ok=True)
         data = "\n".join(file_sha256(path) for path in dataset_files(Path(self.config.data.data)))
         record = RunRecord(
             config=self.config,
@@ -172,6 +178,18 @@ class TrainingRun:
                     self.console.print(f"step {step}/{trainer.num_steps} {parts}", highlight=False)
 
             return trainer.run(partial(RunLog, self.folder), on_step, _stopped_gently)
+
+
+@contextmanager
+def locked_run(folder: Path) -> Iterator[None]:
+    """The right to train in `folder`. Raises DatasetError while another process has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DatasetError(f"another process trains in {folder}; wait for it") from error
+        yield
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from heads.bundle import MODEL, ContextSettings
 from rag.world import World
 from runtime.encoder import PromptEncoder
 from runtime.llama_backend import LlamaContext, LlamaModel
-from train.base import build_options
 from train.dataset import TurnLabel, conversations, dataset_files
 from train.parity import Speed
 from train.recall import NO_EMBEDDER, open_writer
@@ -66,14 +65,13 @@ class Workshop:
         return self.trained.run / EXPORT
 
     def options(self, variant: Variant) -> BuildOptions:
-        """How a variant is built."""
-        options = build_options(self.trained.record.config.base)
+        """How a variant is built: of the base's GGUF, which is converted and trimmed already."""
         return BuildOptions(
             out=self.folder / variant.name,
             quant=variant.quant,
             adapter=self.trained.adapter if variant.has_adapter else None,
-            base=options.base,
-            trim=options.trim,
+            base=self.trained.base.gguf,
+            trim=False,
             model_only=True,
         )
 
