@@ -19,9 +19,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from bench.likelihood import Likelihood, measure
-from export.machine import describe_machine
 from export.base_model import assemble
 from export.gguf_file import read_gguf
+from export.machine import describe_machine
 from export.quantise import write_quantised
 from export.special_tokens import claim
 from export.speed import measure_speed, speed_config
