@@ -25,8 +25,12 @@ class Reporter(Protocol):
     def say(self, text: str) -> None:
         """A line that stays."""
 
+
+class TransferReporter(Reporter, Protocol):
+    """One that also makes room for the bars of another library."""
+
     def aside(self) -> AbstractContextManager[None]:
-        """Inside it another library draws bars of its own."""
+        """Inside it the other library draws."""
 
 
 class RichReporter:
