@@ -15,7 +15,7 @@ from typing import Self
 
 from runtime.errors import DecodeError, EngineStopped
 from runtime.llama_backend import Chunk, LlamaContext, Sampler
-from runtime.scheduler import Limits, Plan, Scheduler
+from runtime.scheduler import CacheStep, Limits, Plan, Scheduler, Share
 from runtime.sequence import (
     MAX_DECISION_TOKENS,
     Done,
@@ -39,21 +39,35 @@ class EngineStats:
     num_running: int
     num_claimed_sequences: int
     num_free_cells: int
+    num_residents: int
+    """Finished sequences whose cells are kept."""
+    num_resident_cells: int
 
 
 class Engine:
     """Runs requests on a context, several at a time.
 
     `start` and `close` it, or use it as a context manager. `submit`, `cancel`, `run` and `stream`
-    may be called from any thread; everything else happens on the engine's own.
+    may be called from any thread; everything else happens on the engine's own. `max_residents` of
+    the context's sequences are kept for what finished requests leave: a prompt that begins like one
+    of them is evaluated from where they part.
     """
 
-    def __init__(self, context: LlamaContext, *, max_waiting: int = 64) -> None:
+    def __init__(
+        self, context: LlamaContext, *, max_waiting: int = 64, max_residents: int = 0
+    ) -> None:
         config = context.config
+        assert max_residents < config.n_seq_max, "some of the context's sequences must run"
         self._context = context
         self._model = context.model
         self._scheduler = Scheduler(
-            Limits(config.n_seq_max, config.n_ctx, config.n_batch, waiting=max_waiting)
+            Limits(
+                sequences=config.n_seq_max - max_residents,
+                cells=config.n_ctx,
+                batch_tokens=config.n_batch,
+                waiting=max_waiting,
+                residents=max_residents,
+            )
         )
         self._changed = threading.Condition()  # guards the scheduler
         self._is_stopping = False
@@ -102,6 +116,8 @@ class Engine:
                 len(scheduler.running),
                 scheduler.num_claimed,
                 scheduler.num_free_cells,
+                scheduler.num_residents,
+                scheduler.num_resident_cells,
             )
 
     def submit(self, request: Request, emit: Callable[[Event], None]) -> EngineSequence:
@@ -209,7 +225,9 @@ class Engine:
             elif sequence.is_late(now):
                 self._finish(sequence, FinishReason.DEADLINE)
         with self._changed:
-            for sequence in self._scheduler.admit():
+            for admission in self._scheduler.admit():
+                self._arrange(admission.steps)
+                sequence = admission.sequence
                 sequence.watch.mark("queue")
                 sequence.sampler = Sampler(sequence.request.sampling, self._model.n_vocab)
             return self._scheduler.plan()
@@ -269,7 +287,7 @@ class Engine:
 
     def _finish(self, sequence: EngineSequence, reason: FinishReason) -> None:
         sequence.watch.mark("total")
-        self._release(sequence)
+        self._release(sequence, is_kept=True)
         if text := sequence.text.finish():
             self._emit(sequence, Token(text))
         reply, usage, timings = tuple(sequence.reply), sequence.usage(), sequence.watch.timings()
@@ -287,13 +305,18 @@ class Engine:
         with self._changed:
             return [*self._scheduler.running, *self._scheduler.waiting]
 
-    def _release(self, sequence: EngineSequence) -> None:
-        if sequence.seq_id is not None:
-            self._context.forget(sequence.seq_id)
+    def _release(self, sequence: EngineSequence, *, is_kept: bool = False) -> None:
         if sequence.sampler is not None:
             sequence.sampler.close()
         with self._changed:
-            self._scheduler.remove(sequence)
+            self._arrange(self._scheduler.remove(sequence, is_kept=is_kept))
+
+    def _arrange(self, steps: Sequence[CacheStep]) -> None:
+        for step in steps:
+            if isinstance(step, Share):
+                self._context.share(step.source, step.target, step.end)
+            else:
+                self._context.forget(step.seq_id, step.start)
 
     def _emit(self, sequence: EngineSequence, event: Event) -> None:
         try:

@@ -16,6 +16,7 @@ from rag.loader import Source
 from rag.retriever import Retriever
 from rag.world import World, read_world
 from runtime import prompt
+from runtime.context_config import MAX_SEQUENCES
 from runtime.encoder import PromptEncoder
 from runtime.engine import Engine
 from runtime.errors import ModelError
@@ -84,12 +85,16 @@ def open_service(
     model = LlamaModel(bundle.model)
     try:
         encoder = open_encoder(bundle, model)
+        num_sequences = min(settings.n_sequences + settings.n_residents, MAX_SEQUENCES)
         config = bundle.manifest.context.config(
-            n_ctx=settings.n_ctx, n_seq_max=settings.n_sequences, n_threads=settings.threads
+            n_ctx=settings.n_ctx, n_seq_max=num_sequences, n_threads=settings.threads
         )
         context = LlamaContext(model, config)
         try:
-            with Engine(context, max_waiting=settings.max_waiting) as engine:
+            max_residents = config.n_seq_max - min(settings.n_sequences, config.n_seq_max)
+            with Engine(
+                context, max_waiting=settings.max_waiting, max_residents=max_residents
+            ) as engine:
                 dialogue = Dialogue(
                     engine=engine,
                     encoder=encoder,

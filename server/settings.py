@@ -40,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """KV cells, shared by all conversations."""
     n_sequences: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
     """Requests evaluated together."""
+    n_residents: Annotated[int, msgspec.Meta(ge=0, le=255)] = 24
+    """Finished requests whose KV cells are kept for the next one that begins like them."""
     threads: Count = msgspec.field(default_factory=_num_cores)
     max_waiting: Count = 64
     """Requests that may wait; one more is an overload."""

@@ -88,11 +88,15 @@ def open_context(model: LlamaModel, config: ContextConfig = SMALL) -> Iterator[R
 
 @contextmanager
 def by_hand(
-    model: LlamaModel, config: ContextConfig = SMALL, *, max_waiting: int = 64
+    model: LlamaModel,
+    config: ContextConfig = SMALL,
+    *,
+    max_waiting: int = 64,
+    max_residents: int = 0,
 ) -> Iterator["Bench"]:
     """An engine without its thread: the test calls `step`."""
     with open_context(model, config) as context:
-        engine = Engine(context, max_waiting=max_waiting)
+        engine = Engine(context, max_waiting=max_waiting, max_residents=max_residents)
         try:
             yield Bench(engine, context)
         finally:

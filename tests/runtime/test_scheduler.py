@@ -32,7 +32,11 @@ def add(scheduler: Scheduler, *sequences: EngineSequence) -> None:
 
 def admit(scheduler: Scheduler, *sequences: EngineSequence) -> None:
     add(scheduler, *sequences)
-    list(scheduler.admit())
+    admitted(scheduler)
+
+
+def admitted(scheduler: Scheduler) -> list[EngineSequence]:
+    return [admission.sequence for admission in scheduler.admit()]
 
 
 def advance(plan: Plan) -> None:
@@ -52,9 +56,9 @@ def counts(plan: Plan) -> list[tuple[EngineSequence, int, bool]]:
 def test_requests_are_admitted_in_order_of_arrival() -> None:
     scheduler, sequences = make_scheduler(), [make_sequence() for _ in range(4)]
     add(scheduler, *sequences)
-    assert list(scheduler.admit()) == sequences[:3]
+    assert admitted(scheduler) == sequences[:3]
     scheduler.remove(sequences[1])
-    assert list(scheduler.admit()) == sequences[3:]
+    assert admitted(scheduler) == sequences[3:]
 
 
 def test_admitted_sequences_have_ids_of_their_own() -> None:
@@ -78,7 +82,7 @@ def test_a_small_request_does_not_overtake_a_large_one_that_waits_for_cells() ->
     admit(scheduler, first, large, small)
     assert scheduler.running == [first]
     scheduler.remove(first)
-    assert list(scheduler.admit()) == [large, small]
+    assert admitted(scheduler) == [large, small]
 
 
 def test_a_removed_sequence_gives_back_its_id_and_cells() -> None:
@@ -99,7 +103,7 @@ def test_a_full_queue_is_overloaded_at_once() -> None:
     with pytest.raises(Overloaded, match="2 requests are waiting already"):
         scheduler.add(make_sequence())
     scheduler.remove(running)
-    list(scheduler.admit())
+    admitted(scheduler)
     scheduler.add(make_sequence())
 
 

@@ -17,7 +17,7 @@ from tests.runtime.driving import SMALL, greedy, make_encoder, running
 from tests.runtime.scripted import script_samplers
 
 PROMPT = [5, 6, 7]
-IDLE = EngineStats(0, 0, 0, SMALL.n_ctx)
+IDLE = EngineStats(0, 0, 0, SMALL.n_ctx, 0, 0)
 ENDLESS = Request(PROMPT, greedy(1900))
 
 

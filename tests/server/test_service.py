@@ -100,11 +100,11 @@ def test_a_missing_world_is_told_before_a_model_is_loaded(tmp_path: Path) -> Non
 def test_the_context_is_as_the_heads_were_calibrated(broken: Path, small_world: Path) -> None:
     calibrated = {"kv_type": "f32", "flash_attention": False, "n_batch": 128, "n_ubatch": 64}
     rewrite(broken, lambda m: m.update(context=calibrated))
-    with opened(broken, small_world, n_ctx=1024, n_sequences=3) as service:
+    with opened(broken, small_world, n_ctx=1024, n_sequences=3, n_residents=2) as service:
         config = service.engine._context.config
     assert (config.kv_type, config.flash_attention) == ("f32", False)
     assert (config.n_batch, config.n_ubatch) == (128, 64)
-    assert (config.n_ctx, config.n_seq_max, config.n_threads) == (1024, 3, 1)
+    assert (config.n_ctx, config.n_seq_max, config.n_threads) == (1024, 5, 1)
 
 
 def test_a_context_always_leaves_room_for_a_reply(tiny_bundle: Path, small_world: Path) -> None:

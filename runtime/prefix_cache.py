@@ -1,0 +1,116 @@
+"""The prefixes that the KV cache still holds: a token trie over residents, least recent out.
+
+Pure policy. A resident is a sequence that nobody runs any more and whose cells are kept, so that a
+prompt which begins like it need not be evaluated from its start.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The longest kept beginning of a prompt: `length` tokens of resident `seq_id`."""
+
+    seq_id: int
+    length: int
+    is_whole: bool
+    """Whether those are all the tokens that the resident has."""
+
+
+@dataclass(slots=True, eq=False)
+class _Node:
+    """A run of tokens that all its holders have, and what follows it."""
+
+    tokens: list[int]
+    holders: set[int] = field(default_factory=set)
+    children: dict[int, "_Node"] = field(default_factory=dict)
+
+
+class PrefixCache:
+    """Residents by sequence id, the least recently used first."""
+
+    def __init__(self) -> None:
+        self._root = _Node([])
+        self._residents: dict[int, list[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._residents)
+
+    @property
+    def seq_ids(self) -> list[int]:
+        """Ids of the residents, the least recently used first."""
+        return list(self._residents)
+
+    def find(self, tokens: Sequence[int]) -> Match | None:
+        """The longest beginning of `tokens` that a resident has; None if none has the first."""
+        node, length = self._root, 0
+        while True:
+            child = node.children.get(tokens[length]) if length < len(tokens) else None
+            if child is None:
+                break
+            shared = _num_shared(child.tokens, tokens, length)
+            node, length = child, length + shared
+            if shared < len(child.tokens):
+                break
+        if not length:
+            return None
+        # of those that have it, one that has no more: it can be gone on with as it is
+        seq_id = min(node.holders, key=lambda holder: len(self._residents[holder]))
+        return Match(seq_id, length, length == len(self._residents[seq_id]))
+
+    def add(self, seq_id: int, tokens: Sequence[int]) -> list[int]:
+        """Keep `tokens` as resident `seq_id`; residents that it makes needless, taken out.
+
+        Those are the ones whose tokens are a beginning of these: a conversation's earlier turns.
+        """
+        assert tokens, "a resident has tokens"
+        needless = [
+            other
+            for other, kept in self._residents.items()
+            if len(kept) <= len(tokens) and kept == list(tokens[: len(kept)])
+        ]
+        for other in needless:
+            self.remove(other)
+        self._residents[seq_id] = list(tokens)
+        node, length = self._root, 0
+        while length < len(tokens):
+            node, taken = self._descend(node, tokens, length)
+            node.holders.add(seq_id)
+            length += taken
+        return needless
+
+    def remove(self, seq_id: int) -> None:
+        """Forget a resident."""
+        tokens = self._residents.pop(seq_id)
+        node, length = self._root, 0
+        while length < len(tokens):
+            child = node.children[tokens[length]]
+            child.holders.discard(seq_id)
+            if not child.holders:
+                del node.children[tokens[length]]
+                return
+            node, length = child, length + len(child.tokens)
+
+    def touch(self, seq_id: int) -> None:
+        """Count a resident as used just now."""
+        self._residents[seq_id] = self._residents.pop(seq_id)
+
+    def _descend(self, node: _Node, tokens: Sequence[int], start: int) -> tuple[_Node, int]:
+        """The child of `node` that holds the next of `tokens` and no others; how many it holds."""
+        child = node.children.get(tokens[start])
+        if child is None:
+            child = node.children[tokens[start]] = _Node(list(tokens[start:]))
+        elif (shared := _num_shared(child.tokens, tokens, start)) < len(child.tokens):
+            rest = _Node(child.tokens[shared:], set(child.holders), child.children)
+            child.tokens, child.children = child.tokens[:shared], {rest.tokens[0]: rest}
+        return child, len(child.tokens)
+
+
+def _num_shared(run: list[int], tokens: Sequence[int], start: int) -> int:
+    """How many tokens of `run` stand in `tokens` from `start` on."""
+    part = list(tokens[start : start + len(run)])
+    if part == run:
+        return len(run)
+    pairs = zip(run, part, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), len(part))

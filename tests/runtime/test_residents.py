@@ -1,0 +1,197 @@
+"""Residents played without a model: a cache of lists does what the scheduler says."""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from runtime.errors import Overloaded
+from runtime.sampling import SamplingParams
+from runtime.scheduler import Admission, CacheStep, Forget, Limits, Scheduler, Share
+from runtime.sequence import EngineSequence, Request
+
+LIMITS = Limits(sequences=2, cells=120, batch_tokens=16, waiting=4, residents=2)
+
+
+class Cache:
+    """What llama.cpp would hold: the cells of each sequence, a shared cell being one object."""
+
+    def __init__(self) -> None:
+        self.cells: dict[int, list[list[int]]] = {}
+
+    def do(self, steps: list[CacheStep]) -> None:
+        for step in steps:
+            if isinstance(step, Share):
+                assert not self.cells.get(step.target), "a target is empty"
+                assert step.end <= len(self.cells[step.source])
+                self.cells[step.target] = self.cells[step.source][: step.end]
+            else:
+                self.cells[step.seq_id] = self.cells.get(step.seq_id, [])[: step.start]
+
+    def tokens(self, seq_id: int) -> list[int]:
+        return [cell[0] for cell in self.cells.get(seq_id, [])]
+
+    def evaluate(self, seq_id: int, tokens: list[int]) -> None:
+        self.cells.setdefault(seq_id, []).extend([token] for token in tokens)
+
+    @property
+    def num_used(self) -> int:
+        return len({id(cell) for held in self.cells.values() for cell in held})
+
+
+def sequence(prompt: list[int], max_tokens: int = 4) -> EngineSequence:
+    return EngineSequence(Request(prompt, SamplingParams(max_tokens=max_tokens)), lambda _: None)
+
+
+class ResidentsMachine(RuleBasedStateMachine):
+    """Random conversations that begin alike, cancelled now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduler, self.cache = Scheduler(LIMITS), Cache()
+        self.open: list[EngineSequence] = []
+
+    @rule(head=st.integers(1, 2), rest=st.lists(st.integers(1, 2), max_size=50))
+    def arrive(self, head: int, rest: list[int]) -> None:
+        arrived = sequence([head] * 10 + rest)
+        try:
+            self.scheduler.add(arrived)
+        except Overloaded:
+            assert len(self.scheduler.waiting) >= LIMITS.waiting
+        else:
+            self.open.append(arrived)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), is_kept=st.booleans())
+    def end(self, data: st.DataObject, is_kept: bool) -> None:
+        self.finish(data.draw(st.sampled_from(self.open)), is_kept)
+
+    @rule(token=st.integers(1, 2))
+    def step(self, token: int) -> None:
+        for admission in self.scheduler.admit():
+            self.begin(admission)
+        for part in self.scheduler.plan().slices:
+            running = part.sequence
+            assert running.seq_id is not None
+            assert self.cache.tokens(running.seq_id) == running.tokens[: running.num_evaluated]
+            end = running.num_evaluated + part.count
+            self.cache.evaluate(running.seq_id, running.tokens[running.num_evaluated : end])
+            running.num_evaluated = end
+            if part.is_output:
+                running.tokens.append(token)
+                if len(running.reply) == running.request.sampling.max_tokens:
+                    self.finish(running, is_kept=True)
+
+    def begin(self, admission: Admission) -> None:
+        self.cache.do(admission.steps)
+        begun = admission.sequence
+        assert begun.seq_id is not None
+        assert self.cache.tokens(begun.seq_id) == begun.tokens[: begun.num_evaluated]
+        assert begun.num_cached == begun.num_evaluated < len(begun.request.prompt)
+
+    def finish(self, ended: EngineSequence, is_kept: bool) -> None:
+        self.cache.do(self.scheduler.remove(ended, is_kept=is_kept))
+        self.open.remove(ended)
+
+    @invariant()
+    def the_cache_never_holds_more_than_it_has(self) -> None:
+        assert self.cache.num_used <= LIMITS.cells
+        assert self.scheduler.num_residents <= LIMITS.residents
+        claimed = LIMITS.cells - self.scheduler.num_free_cells
+        assert claimed <= sum(s.num_cells_needed for s in self.scheduler.running)
+        assert self.scheduler.num_resident_cells >= 0
+
+    @invariant()
+    def what_nobody_runs_and_nobody_keeps_is_forgotten(self) -> None:
+        holding = {seq_id for seq_id, held in self.cache.cells.items() if held}
+        running = {s.seq_id for s in self.scheduler.running}
+        assert len(holding - running) == self.scheduler.num_residents
+
+    def teardown(self) -> None:
+        for _ in range(400):
+            if not self.open:
+                break
+            self.step(token=1)
+        assert not self.open
+        assert self.scheduler.num_free_cells == LIMITS.cells
+        assert self.scheduler.num_resident_cells == self.cache.num_used
+
+
+TestResidents = ResidentsMachine.TestCase
+TestResidents.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+
+
+def play(scheduler: Scheduler, cache: Cache, asked: EngineSequence) -> EngineSequence:
+    """One request from its arrival to its end."""
+    scheduler.add(asked)
+    for admission in scheduler.admit():
+        cache.do(admission.steps)
+    assert asked.seq_id is not None
+    cache.evaluate(asked.seq_id, asked.tokens[asked.num_evaluated :])
+    asked.num_evaluated = len(asked.tokens)
+    cache.do(scheduler.remove(asked, is_kept=True))
+    return asked
+
+
+@pytest.fixture
+def scheduler() -> Scheduler:
+    return Scheduler(LIMITS)
+
+
+def test_a_turn_goes_on_where_the_last_one_ended(scheduler: Scheduler) -> None:
+    cache = Cache()
+    play(scheduler, cache, sequence([1] * 20))
+    second = play(scheduler, cache, sequence([1] * 20 + [2] * 5))
+    assert second.num_cached == 20
+    assert scheduler.num_residents == 1
+
+
+def test_a_prompt_known_as_a_whole_is_evaluated_but_for_its_last_token(
+    scheduler: Scheduler,
+) -> None:
+    cache = Cache()
+    play(scheduler, cache, sequence([1] * 20))
+    assert play(scheduler, cache, sequence([1] * 20)).num_cached == 19
+
+
+def test_two_players_of_one_npc_share_her_block(scheduler: Scheduler) -> None:
+    cache = Cache()
+    play(scheduler, cache, sequence([7] * 12 + [1] * 5))
+    second = play(scheduler, cache, sequence([7] * 12 + [2] * 5))
+    assert second.num_cached == 12
+    assert scheduler.num_residents == 2
+    assert cache.num_used == 12 + 5 + 5 == scheduler.num_resident_cells
+    assert play(scheduler, cache, sequence([7] * 12 + [1] * 5 + [3])).num_cached == 17
+
+
+def test_the_least_recently_used_resident_makes_way(scheduler: Scheduler) -> None:
+    cache = Cache()
+    for token in (1, 2):
+        play(scheduler, cache, sequence([token] * 10))
+    play(scheduler, cache, sequence([1] * 10 + [9]))
+    play(scheduler, cache, sequence([3] * 10))
+    assert play(scheduler, cache, sequence([1] * 11)).num_cached == 10
+    assert play(scheduler, cache, sequence([2] * 11)).num_cached == 0
+
+
+def test_a_request_that_needs_all_cells_still_begins_where_its_resident_parts(
+    scheduler: Scheduler,
+) -> None:
+    cache = Cache()
+    play(scheduler, cache, sequence([1] * 40 + [2] * 40))
+    play(scheduler, cache, sequence([5] * 30))
+    large = play(scheduler, cache, sequence([1] * 40 + [3] * 70))
+    assert large.num_cached == 40
+    assert scheduler.num_residents == 1
+
+
+def test_without_room_for_residents_nothing_is_kept() -> None:
+    scheduler = Scheduler(Limits(sequences=2, cells=120, batch_tokens=16, waiting=4))
+    asked = sequence([1] * 20)
+    scheduler.add(asked)
+    (admission,) = scheduler.admit()
+    assert admission.steps == []
+    asked.num_evaluated = 20
+    (step,) = scheduler.remove(asked, is_kept=True)
+    assert isinstance(step, Forget)
+    assert scheduler.num_residents == 0
