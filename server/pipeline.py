@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -20,7 +20,7 @@ from rag.world import World
 from runtime.encoder import PromptEncoder
 from runtime.engine import Engine
 from runtime.errors import EngineStopped, Overloaded, PromptTooLong
-from runtime.prompt import decision_segments, fallback_prompt
+from runtime.prompt import Segment, decision_segments, fallback_prompt
 from runtime.sampling import MAX_SEED
 from runtime.sequence import (
     MAX_DECISION_TOKENS,
@@ -37,6 +37,7 @@ from server.fallback import AuthoredLines, Bearing, Reason, bearing, situation
 from server.gate import check_gate
 from server.line_check import LineCheck
 from server.progress import Progress
+from server.remembering import recall_history, remember
 from server.schemas import (
     Answer,
     AnswerMeta,
@@ -46,8 +47,9 @@ from server.schemas import (
     TokenEvent,
     UsageMeta,
 )
+from server.sessions import SessionBusy, Sessions
 from server.turn import AskedTurn, read_turn
-from server.turn_prompt import BuiltPrompt, build_prompt
+from server.turn_prompt import BuiltPrompt, append_turn, build_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,7 @@ class Dialogue:
     on_overload: Literal["fallback", "reject"] = "fallback"
     fallback: Literal["model", "authored"] = "model"
     lines: AuthoredLines = field(default_factory=AuthoredLines)
+    sessions: Sessions = field(default_factory=Sessions)
     triggers: TriggerMatcher = field(init=False)
 
     def __post_init__(self) -> None:
@@ -95,7 +98,27 @@ class Dialogue:
         Raises Overloaded or EngineStopped, before anything else, if the settings say so; every
         other failure ends in an authored line.
         """
-        progress = Progress(turn, precheck_passed=ask.precheck_passed)
+        key = turn.session_id, turn.persona.npc_id
+        try:
+            async with self.sessions.turn(key, self.deadline_s) as conversation:
+                turn, history = recall_history(ask, turn, conversation)
+                progress = Progress(turn, conversation, history, ask.precheck_passed)
+                try:
+                    async with aclosing(self._answer_turn(ask, progress)) as events:
+                        async for event in events:
+                            yield event
+                finally:
+                    remember(progress, self.world, self.encoder)
+        except SessionBusy:
+            if self.on_overload == "reject":
+                raise
+            for event in self._conclude(ask, Progress(turn, fault=Reason.OVERLOADED)):
+                yield event
+
+    async def _answer_turn(
+        self, ask: AskRequest, progress: Progress
+    ) -> AsyncGenerator[PipelineEvent]:
+        turn = progress.turn
         try:
             await self._hear(ask, progress)
             async with aclosing(self._run(ask, progress)) as events:
@@ -112,6 +135,11 @@ class Dialogue:
         except Exception:  # the game must go on: an authored line stands in for any fault
             logger.exception("turn %s: the model failed", turn.turn_id)
             progress.fault = Reason.ENGINE_ERROR
+        for event in self._conclude(ask, progress):
+            yield event
+
+    def _conclude(self, ask: AskRequest, progress: Progress) -> Iterator[PipelineEvent]:
+        """What is still to be told: the state if need be, a line if there is none, the answer."""
         rest = self._finish(progress)
         if not progress.is_state_sent:
             yield self._state_event(progress)
@@ -147,7 +175,7 @@ class Dialogue:
             async for event in events:
                 yield event
         if progress.is_refused and not progress.line.text:
-            again = _again(request, progress.decision_tokens)
+            again = _again(request, self.encoder.encode(progress.decided))
             async with aclosing(self._say(again, progress, check)) as events:
                 async for event in events:
                     yield event
@@ -176,20 +204,36 @@ class Dialogue:
             yield TokenEvent(last)
 
     def _main_request(self, ask: AskRequest, progress: Progress) -> Request:
-        turn = progress.turn
         notes = self._recall(progress)
-        prompt = build_prompt(turn, self.world, self.encoder, self.prompt_tokens, notes)
+        prompt = self._prompt(progress, notes)
         progress.prompt = prompt
 
         def on_state(vector: Vector) -> list[int]:
             prediction = self.heads.predict(vector)
             decision = self._decide(prediction, progress)
-            tokens = self._decision_tokens(decision)
-            progress.prediction, progress.decision_tokens = prediction, tokens
+            progress.prediction = prediction
+            progress.decided = self._decision_segments(decision)
             progress.decision = decision  # from here on it stands
-            return tokens
+            return self.encoder.encode(progress.decided)
 
         return self._request(ask, prompt.tokens, on_state)
+
+    def _prompt(self, progress: Progress, notes: Sequence[str]) -> BuiltPrompt:
+        """The turn appended to its conversation's transcript, or that written anew."""
+        turn, conversation = progress.turn, progress.conversation
+        written = conversation.written
+        if written and written.world is self.world:
+            prompt = append_turn(written, turn, self.encoder, notes)
+            if len(prompt.tokens) <= self.prompt_tokens:
+                return prompt
+            conversation.forget_oldest((len(conversation.turns) + 1) // 2)
+        if conversation.turns:
+            progress.history = "rebuilt"
+        turn = replace(turn, history=conversation.turns)
+        prompt = build_prompt(turn, self.world, self.encoder, self.prompt_tokens, notes)
+        if prompt.num_dropped:
+            conversation.forget_oldest(prompt.num_dropped)
+        return prompt
 
     def _recall(self, progress: Progress) -> list[str]:
         """The notes that the utterance calls to mind, as far as the budget goes."""
@@ -231,11 +275,12 @@ class Dialogue:
         rule_of = partial(flag_rule, self.world, turn.facts, nearest=progress.nearest)
         return decide(prediction, self.heads.spec, policies, rule_of, turn.lang)
 
-    def _decision_tokens(self, decision: Decision) -> list[int]:
-        tokens = self.encoder.encode(decision_segments(decision.words()))
-        if len(tokens) <= MAX_DECISION_TOKENS:
-            return tokens
-        return self.encoder.encode(decision_segments(decision.words(with_values=False)))
+    def _decision_segments(self, decision: Decision) -> list[Segment]:
+        """What follows `<STATE>`; without the flags' values if it would be too long with them."""
+        segments = decision_segments(decision.words())
+        if len(self.encoder.encode(segments)) <= MAX_DECISION_TOKENS:
+            return segments
+        return decision_segments(decision.words(with_values=False))
 
     def _finish(self, progress: Progress) -> str:
         """An authored line, if nothing else was said."""
@@ -270,7 +315,7 @@ class Dialogue:
             path="fallback" if progress.reason else "main",
             reason=progress.reason,
             text_source=progress.text_source,
-            history="rebuilt" if turn.history else "fresh",
+            history=progress.history,
             flags_detail=decision.details,
             usage=_usage(progress.done),
             timings_ms=_timings(progress.done),

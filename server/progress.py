@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from heads.session import Prediction
 from rag.index import Match, Vector, WorldIndex
+from runtime.prompt import Segment
 from runtime.sequence import Done, FinishReason
 from server.decide import Decision
 from server.explanation import ExplainedSentence
@@ -12,6 +13,7 @@ from server.fallback import Reason
 from server.gate import Closed
 from server.line import Line
 from server.line_check import Refusal
+from server.sessions import Conversation, History
 from server.turn import AskedTurn
 from server.turn_prompt import BuiltPrompt
 
@@ -21,6 +23,8 @@ class Progress:
     """What one turn has come to so far."""
 
     turn: AskedTurn
+    conversation: Conversation = field(default_factory=Conversation)
+    history: History = "fresh"
     precheck_passed: bool | None = None
     closed: Closed | None = None
     vector: Vector | None = None
@@ -33,7 +37,8 @@ class Progress:
     prompt: BuiltPrompt | None = None
     prediction: Prediction | None = None
     decision: Decision | None = None
-    decision_tokens: list[int] = field(default_factory=list)
+    decided: list[Segment] = field(default_factory=list)
+    """What follows `<STATE>` in the transcript; nothing on a fallback."""
     is_state_sent: bool = False
     line: Line = field(default_factory=Line)
     sentences: list[ExplainedSentence] = field(default_factory=list)

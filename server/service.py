@@ -22,6 +22,7 @@ from runtime.engine import Engine
 from runtime.errors import ModelError
 from runtime.llama_backend import LlamaContext, LlamaModel
 from server.pipeline import Dialogue
+from server.sessions import Sessions
 from server.settings import NO_EMBEDDER, Settings
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ def open_service(
                     deadline_s=settings.deadline_ms / 1e3,
                     on_overload=settings.on_overload,
                     fallback=settings.fallback,
+                    sessions=Sessions(settings.n_conversations),
                 )
                 yield Service(settings, bundle, engine, encoder, heads, embedder, dialogue)
         finally:

@@ -42,6 +42,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Requests evaluated together."""
     n_residents: Annotated[int, msgspec.Meta(ge=0, le=255)] = 24
     """Finished requests whose KV cells are kept for the next one that begins like them."""
+    n_conversations: Count = 1_024
+    """Conversations whose transcripts are remembered."""
     threads: Count = msgspec.field(default_factory=_num_cores)
     max_waiting: Count = 64
     """Requests that may wait; one more is an overload."""

@@ -1,6 +1,7 @@
 """The prompt of a turn: the history and the turn itself, within a budget of tokens."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 from rag.prompting import npc_for_prompt, rag_for_prompt
@@ -10,6 +11,7 @@ from runtime.errors import PromptTooLong
 from runtime.prompt import Segment, Special, Transcript, Turn
 from server.explanation import ExplainedBlock
 from server.schemas import HistoryTurn
+from server.sessions import Written
 from server.turn import AskedTurn
 
 
@@ -21,6 +23,8 @@ class BuiltPrompt:
     num_dropped: int
     segments: list[Segment] = field(default_factory=list)
     """What the tokens say, for `explain`."""
+    transcript: Transcript = field(default_factory=Transcript)
+    """What they have shown: the next turn is appended to it."""
 
 
 def build_prompt(
@@ -34,9 +38,7 @@ def build_prompt(
     transcript = Transcript()
     opening = transcript.begin(npc_for_prompt(turn.persona, turn.lang))
     head = encoder.begin(opening)
-    description, instructions = rag_for_prompt(world, turn.scene, turn.lang)
-    asked = Turn(turn.utterance, turn.state, description, instructions, notes)
-    closing = transcript.open_turn(asked)
+    closing = transcript.open_turn(_asked(turn, world, notes))
     tail = encoder.encode(closing)
     room = budget - len(head) - len(tail)
     if room < 0:
@@ -47,7 +49,22 @@ def build_prompt(
     past = _recent_turns(turn.history, transcript, encoder, room)
     tokens = [*head, *(token for _, ids in past for token in ids), *tail]
     segments = [*opening, *(part for parts, _ in past for part in parts), *closing]
-    return BuiltPrompt(tokens, len(turn.history) - len(past), segments)
+    return BuiltPrompt(tokens, len(turn.history) - len(past), segments, transcript)
+
+
+def append_turn(
+    written: Written, turn: AskedTurn, encoder: PromptEncoder, notes: Sequence[str] = ()
+) -> BuiltPrompt:
+    """The transcript `written` with this turn appended; `written` itself is left as it is."""
+    transcript = deepcopy(written.transcript)
+    closing = transcript.open_turn(_asked(turn, written.world, notes))
+    tokens = [*written.tokens, *encoder.encode(closing)]
+    return BuiltPrompt(tokens, 0, [*written.segments, *closing], transcript)
+
+
+def _asked(turn: AskedTurn, world: World, notes: Sequence[str]) -> Turn:
+    description, instructions = rag_for_prompt(world, turn.scene, turn.lang)
+    return Turn(turn.utterance, turn.state, description, instructions, notes)
 
 
 def explain_blocks(segments: Sequence[Segment], encoder: PromptEncoder) -> list[ExplainedBlock]:

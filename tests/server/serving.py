@@ -26,12 +26,13 @@ PATIENCE_S = 30.0
 
 
 def ask_body(text: str = "hello there", **others: Any) -> dict[str, Any]:
-    """A request that is right; `others` may change that."""
+    """A request that is right and begins a conversation; `others` may change that."""
     return {
         "text": text,
         "npc_id": "mina",
         "player_id": "p1",
         "gen_params": {"max_tokens": 6, "seed": 7},
+        "dialogue_history": [],
         **others,
     }
 

@@ -73,12 +73,13 @@ def while_full(
     """What comes of `then` while one request runs and one waits; both must be answered after."""
     with ThreadPoolExecutor() as pool:
 
-        def post() -> httpx.Response:
-            return httpx.post(f"{url}/ask", json=ask_body(), timeout=PATIENCE_S)
+        def post(player: str) -> httpx.Response:
+            body = ask_body(player_id=player)
+            return httpx.post(f"{url}/ask", json=body, timeout=PATIENCE_S)
 
-        running = pool.submit(post)
+        running = pool.submit(post, "runs")
         assert gate.reached.wait(PATIENCE_S)
-        waiting = pool.submit(post)
+        waiting = pool.submit(post, "waits")
         wait_until(lambda: service.engine.stats.num_waiting == 1)
         try:
             response = then()

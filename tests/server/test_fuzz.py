@@ -74,7 +74,7 @@ class PolicyOnly(Dialogue):
         ask.gen_params.sampling("\n")
         fired = self.triggers.by_keyword(turn.scene, turn.utterance)
         closed = check_gate(turn, ask.precheck_passed, self.world, fired)
-        progress = Progress(turn, ask.precheck_passed, closed)
+        progress = Progress(turn, precheck_passed=ask.precheck_passed, closed=closed)
         self._finish(progress)
         yield self._answer(ask, progress)
 

@@ -1,0 +1,58 @@
+"""Which past a turn goes on from, and what is remembered of it once it is delivered."""
+
+from array import array
+from dataclasses import replace
+
+from rag.world import World
+from runtime.encoder import PromptEncoder
+from runtime.prompt import End, Segment
+from server.preprocess import clean_text
+from server.progress import Progress
+from server.schemas import AskRequest, HistoryTurn
+from server.sessions import Conversation, History, Written
+from server.turn import AskedTurn
+
+
+def recall_history(
+    ask: AskRequest, turn: AskedTurn, conversation: Conversation
+) -> tuple[AskedTurn, History]:
+    """The turn with the past that it goes on from; the conversation begins anew where they differ.
+
+    A request's dialogue history is the authority; one without any goes on from what we remember.
+    """
+    told = turn.history
+    history: History = "continued" if conversation.turns else "fresh"
+    if ask.history is not None and not conversation.continues_with(told):
+        history = "rebuilt" if told else "fresh"
+        conversation.restart(told)
+    if ask.lang is None and conversation.lang is not None and conversation.turns:
+        turn = replace(turn, lang=conversation.lang)
+    elif conversation.lang not in (None, turn.lang):
+        conversation.written = None  # her block is in another language
+    return turn, history
+
+
+def remember(progress: Progress, world: World, encoder: PromptEncoder) -> None:
+    """Append a turn to its conversation, if the client was told of its state."""
+    if not progress.is_state_sent:
+        return
+    conversation, turn = progress.conversation, progress.turn
+    conversation.lang = turn.lang
+    said = HistoryTurn(turn.utterance, clean_text(progress.text))  # as a history would tell it
+    conversation.append(said, _written(progress, said, world, encoder))
+
+
+def _written(
+    progress: Progress, said: HistoryTurn, world: World, encoder: PromptEncoder
+) -> Written | None:
+    """The transcript with the turn as it was delivered; None where none has been written yet."""
+    written, prompt = progress.conversation.written, progress.prompt
+    if progress.decided and prompt is not None:
+        segments: list[Segment] = [*progress.decided, said.npc, End()]
+        tokens = array("i", [*prompt.tokens, *encoder.encode(segments)])
+        return Written(world, prompt.transcript, tokens, [*prompt.segments, *segments])
+    if written is None or written.world is not world:
+        return None
+    segments = written.transcript.past_turn(said.player, said.npc)
+    tokens = written.tokens + array("i", encoder.encode(segments))
+    return Written(world, written.transcript, tokens, [*written.segments, *segments])
