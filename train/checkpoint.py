@@ -49,12 +49,18 @@ class TrainedPersona(msgspec.Struct, frozen=True):
     flag_names: list[str] = []
 
 
-def save_trained(folder: Path, model: MultiHeadModel, persona: TrainedPersona) -> None:
-    """Write adapter, rows, heads and `persona.json` into `folder`."""
+def save_trained(
+    folder: Path,
+    model: MultiHeadModel,
+    persona: TrainedPersona,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write adapter (as `dtype`), rows, heads and `persona.json` into `folder`."""
     import peft  # noqa: PLC0415 (slow to import)
 
-    factors = peft.get_peft_model_state_dict(model.lm, save_embedding_layers=False)
-    save_file({name: value.contiguous() for name, value in factors.items()}, folder / WEIGHTS)
+    found = peft.get_peft_model_state_dict(model.lm, save_embedding_layers=False)
+    factors = {name: value.to(dtype).contiguous() for name, value in found.items()}
+    save_file(factors, folder / WEIGHTS)
     model.lm.peft_config["default"].save_pretrained(str(folder))
     rows = {name: value.detach().contiguous() for name, value in model.rows.rows.items()}
     save_file(rows, folder / SPECIAL_ROWS)
@@ -93,10 +99,10 @@ class Checkpoints:
     persona: TrainedPersona
 
     def save_best(self, model: MultiHeadModel) -> None:
-        """Replace `best`."""
+        """Replace `best`: its adapter in 16 bits, since that is what is shipped and measured."""
         target = self.folder / BEST
         with locked(target, lambda: None), replaced(target) as beside:
-            save_trained(beside, model, self.persona)
+            save_trained(beside, model, self.persona, torch.float16)
 
     def save_last(
         self, model: MultiHeadModel, optimiser: Any, schedule: Any, progress: Progress

@@ -101,7 +101,8 @@ class RunConfig(_Section, frozen=True):
     """Evaluations without a better composite before the run ends."""
     eval_conversations: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Validation conversations looked at during training; 0: all."""
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of the forward pass; `auto`: bf16 on a GPU, and on a CPU that multiplies in it."""
     gradient_checkpointing: bool = False
     threads: Annotated[int, msgspec.Meta(ge=0)] = 0
     """0: as many as PyTorch would take."""

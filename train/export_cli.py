@@ -25,6 +25,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--types", nargs="+", choices=QUANT_TYPES, default=DEFAULT_TYPES, help="types to compare")
     add("--quant", choices=QUANT_TYPES, help="type that serves (default: the parity report's)")
     add("--refit", type=int, default=120, metavar="N", help="conversations to refit heads on")
+    add("--keep", type=Path, metavar="DIR", help="copy adapter and heads there, as export/default")
     add("--threads", type=int, default=os.cpu_count() or 1)
     parser.set_defaults(run=or_say_why("export", run_export))
 
@@ -39,7 +40,13 @@ def run_export(args: argparse.Namespace) -> None:
     if args.quant and args.quant not in args.types:
         args.types = [*args.types, args.quant]
     options = ExportOptions(
-        args.run_folder, args.out, args.types, args.quant, args.refit, args.threads
+        run=args.run_folder,
+        out=args.out,
+        types=args.types,
+        quant=args.quant,
+        num_refit=args.refit,
+        num_threads=args.threads,
+        keep=args.keep,
     )
     with RichReporter(Console(stderr=True)) as reporter:
         report = export_run(options, reporter)

@@ -1,5 +1,6 @@
 """The steps of `persona export`, in their order: read, compare, choose, calibrate, build."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,11 +9,13 @@ import msgspec
 import numpy as np
 
 from export.build import build
+from export.folder_swap import locked, replaced
 from export.heads_graph import OPSET
 from export.machine import describe_machine
+from export.merge_lora import CONFIG, PERSONA, SPECIAL_ROWS, WEIGHTS
 from export.quantise import QUANT_TYPES, QuantType
 from export.reporter import RichReporter
-from heads.bundle import ContextSettings, HeadsRecord
+from heads.bundle import HEADS, HEADS_RECORD, ContextSettings, HeadsRecord
 from rag.world import load_world
 from train.base import build_options
 from train.checkpoint import TrainedPersona
@@ -45,6 +48,8 @@ class ExportOptions:
     num_refit: int
     """Training conversations to fit heads anew on; 0: the trained ones are kept."""
     num_threads: int
+    keep: Path | None = None
+    """A folder to copy what was trained to: `adapter/`, `heads.onnx`, `heads.json`."""
 
 
 class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +166,18 @@ def _write(
         base, out=options.out, quant=quant, adapter=trained.adapter, heads=folder, model_only=False
     )
     build(bundle, shop.reporter)
+    if options.keep is not None:
+        _keep(options.keep, trained.adapter, folder)
+
+
+def _keep(target: Path, adapter: Path, heads: Path) -> None:
+    """Copy what a bundle of the same base is built from."""
+    kept = target / "adapter"
+    with locked(kept, lambda: None), replaced(kept) as beside:
+        for name in (CONFIG, WEIGHTS, PERSONA, SPECIAL_ROWS):
+            shutil.copyfile(adapter / name, beside / name)
+    for name in (HEADS, HEADS_RECORD):
+        write_whole(target / name, (heads / name).read_bytes())
 
 
 def _training(trained: Trained, report: ExportReport) -> dict[str, object]:

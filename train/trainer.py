@@ -159,7 +159,8 @@ class MultiHeadTrainer:
         self._evaluate()
 
     def _autocast(self) -> Any:
-        is_on = self.config.run.precision == "bf16"
+        precision = self.config.run.precision
+        is_on = precision == "bf16" or (precision == "auto" and _is_bf16_fast(self.device))
         return torch.autocast(self.device.type, torch.bfloat16, enabled=is_on)
 
     def _step(self, wrapped: Any, optimiser: Any, step: Step) -> dict[str, float]:
@@ -234,3 +235,11 @@ class MultiHeadTrainer:
         if self.accelerator.is_main_process:
             self.checkpoints.save_last(self.model, self.optimiser, self.schedule, self.progress)
         self.accelerator.wait_for_everyone()
+
+
+def _is_bf16_fast(device: torch.device) -> bool:
+    """On a CPU without such instructions bf16 is slower than fp32."""
+    if device.type != "cpu":
+        return True
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
