@@ -56,7 +56,8 @@ class LoraConfig(_Section, frozen=True):
 
     r: Count = 16
     alpha: Rate = 32.0
-    dropout: Share = 0.05
+    dropout: Share = 0.0
+    """Costly on a CPU, where PyTorch draws its masks on one thread."""
     targets: tuple[str, ...] = PROJECTIONS
 
 
