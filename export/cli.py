@@ -69,4 +69,3 @@ def _options(args: argparse.Namespace) -> BuildOptions:
         model_only=args.model_only,
         force=args.force,
     )
-

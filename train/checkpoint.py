@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,14 +74,22 @@ def load_trained(folder: Path, model: MultiHeadModel) -> None:
     import peft  # noqa: PLC0415
 
     try:
-        peft.set_peft_model_state_dict(model.lm, load_file(folder / WEIGHTS))
-        rows = load_file(folder / SPECIAL_ROWS)
+        factors, rows = load_file(folder / WEIGHTS), load_file(folder / SPECIAL_ROWS)
+        expected = peft.get_peft_model_state_dict(model.lm, save_embedding_layers=False)
+        _check_names(folder / WEIGHTS, factors, expected)
+        _check_names(folder / SPECIAL_ROWS, rows, model.rows.rows)
+        peft.set_peft_model_state_dict(model.lm, factors)
         with torch.no_grad():
             for name, value in rows.items():
                 model.rows.rows[name].copy_(value)
         model.heads.load_state_dict(load_file(folder / HEADS_WEIGHTS))
     except (OSError, KeyError, RuntimeError) as error:
         raise DatasetError(f"{folder}: not what this run trained: {error}") from error
+
+
+def _check_names(path: Path, found: Iterable[str], expected: Iterable[str]) -> None:
+    if different := sorted({*found} ^ {*expected}):
+        raise DatasetError(f"{path}: not what this run trained: {different[0]} on one side alone")
 
 
 def read_persona(folder: Path) -> TrainedPersona:

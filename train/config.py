@@ -122,6 +122,8 @@ class TrainConfig(_Section, frozen=True):
     def __post_init__(self) -> None:
         if self.base.gguf and self.base.hf:
             raise ValueError("base.gguf and base.hf are both set; choose one")
+        if not self.lora.targets:
+            raise ValueError(f"lora.targets is empty; choose of {PROJECTIONS}")
         if unknown := sorted(set(self.lora.targets) - set(PROJECTIONS)):
             raise ValueError(f"lora.targets: {', '.join(unknown)}; choose of {PROJECTIONS}")
 
@@ -155,4 +157,6 @@ def _apply(settings: dict[str, Any], change: str) -> None:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value  # a plain word is text
-    settings.setdefault(section, {})[key] = parsed
+    if not isinstance(found := settings.setdefault(section, {}), dict):
+        raise DatasetError(f"{change!r}: {section} is no section of the file, but {found!r}")
+    found[key] = parsed

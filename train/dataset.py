@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -177,7 +177,18 @@ def read_lines(paths: Sequence[Path]) -> tuple[list[Line], list[Problem]]:
     if not lines and not problems:
         where = ", ".join(map(str, paths))
         problems.append(Problem(where, "-", "-", "no labelled turn", "label some"))
-    return lines, [*problems, *_labelled_otherwise(lines), *_labelled_twice(lines)]
+    problems += [*_labelled_otherwise(lines), *_labelled_twice(lines)]
+    return [_in_order(line, lines[0].turn) for line in lines], problems
+
+
+def _in_order(line: Line, first: TurnLabel) -> Line:
+    """A line with its deltas and flags in the order that the first line has them."""
+    turn = line.turn
+    if turn.delta.keys() == first.delta.keys() and turn.flag.keys() == first.flag.keys():
+        delta = {name: turn.delta[name] for name in first.delta}
+        flag = {name: turn.flag[name] for name in first.flag}
+        return replace(line, turn=msgspec.structs.replace(turn, delta=delta, flag=flag))
+    return line
 
 
 def _labelled_otherwise(lines: Sequence[Line]) -> Iterator[Problem]:

@@ -85,8 +85,12 @@ def _fitting(
     turns: Sequence[TurnLabel], start: int, writer: TranscriptWriter, max_tokens: int
 ) -> Iterator[Example]:
     transcript = writer.write(turns, start)
-    if transcript.num_tokens <= max_tokens or len(transcript.turns) == 1:
+    if transcript.num_tokens <= max_tokens or len(turns) == 1:
         yield make_example(transcript)
+        return
+    if len(transcript.turns) == 1:  # a long past loses its oldest half, as serving would have it
+        half = (start + 1) // 2
+        yield from _fitting(turns[half:], start - half, writer, max_tokens)
         return
     middle = (start + len(turns) + 1) // 2
     yield from _fitting(turns[:middle], start, writer, max_tokens)

@@ -80,10 +80,11 @@ class Heads(nn.Module):
 
     def forward(self, states: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor]:
         """`(delta [n, n_delta] in [-1, 1], flag logits [n, n_flags])` of states [n, n_embd]."""
-        x = (states.float() - self.mean) / self.scale
-        if noise:
-            x = x + noise * torch.randn_like(x)
-        return torch.tanh(self.delta(x)), self.flag(x)
+        with torch.autocast(states.device.type, enabled=False):
+            x = (states.float() - self.mean) / self.scale
+            if noise:
+                x = x + noise * torch.randn_like(x)
+            return torch.tanh(self.delta(x)), self.flag(x)
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,16 +101,21 @@ def kept_state(
     whole: Sequence[LabelledState],
     untrained: Sequence[LabelledState],
 ) -> float:
-    """How much nearer `states` are to `whole` (F16) than those of the base without its adapter."""
+    """How much nearer `states` are to `whole` (F16) than those of the base without its adapter.
+
+    1 where training has changed nothing.
+    """
     _check_same_turns(states, whole)
     _check_same_turns(untrained, whole)
     a, b, base = (np.float64(stack(part)) for part in (states, whole, untrained))
-    return float(1 - np.square(a - b).sum(axis=1).mean() / np.square(base - b).sum(axis=1).mean())
+    effect = np.square(base - b).sum(axis=1).mean()
+    return float(1 - np.square(a - b).sum(axis=1).mean() / effect) if effect else 1.0
 
 
 def kept_nll(states: Likelihood, whole: Likelihood, untrained: Likelihood) -> float:
-    """How much of the gain in NLL from `untrained` to `whole` (F16) `states` have."""
-    return (untrained.nll - states.nll) / (untrained.nll - whole.nll)
+    """How much of the gain in NLL from `untrained` to `whole` (F16) `states` have; 1 of none."""
+    gain = untrained.nll - whole.nll
+    return (untrained.nll - states.nll) / gain if gain else 1.0
 
 
 def choose(variants: Sequence[Parity]) -> tuple[Parity, str]:

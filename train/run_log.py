@@ -70,7 +70,9 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         figure.subplots(2, 2).flat, ("lm", "delta", "flag", "composite"), strict=True
     ):
         for kind in ("train", "validation"):
-            points = [(r["step"], r[name]) for r in rows if r["kind"] == kind and name in r]
+            points = [
+                (r["step"], r[name]) for r in rows if r["kind"] == kind and r.get(name) is not None
+            ]
             if not points:
                 continue
             steps, values = zip(*points, strict=True)

@@ -16,6 +16,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 from train.checkpoint import Checkpoints, Progress
 from train.config import TrainConfig
+from train.dataset import DatasetError
 from train.examples import Example, batch_order, collate
 from train.multi_head import MultiHeadModel
 from train.run_log import RunLog
@@ -81,8 +82,13 @@ class MultiHeadTrainer:
         batches = batch_order(self.train, config.optimiser.micro_batch, seed)
         size = config.optimiser.accumulation * count
         steps = [batches[at : at + size] for at in range(0, len(batches), size)]
-        steps[-1] = steps[-1][: len(steps[-1]) // count * count]
-        return [step for step in steps if step]
+        whole = [step[: len(step) // count * count] for step in steps]
+        if not any(whole):
+            raise DatasetError(
+                f"{len(batches)} batches an epoch are too few for {count} processes; "
+                "give more conversations, or a smaller optimiser.micro_batch"
+            )
+        return [step for step in whole if step]
 
     def _count_steps(self) -> int:
         run = self.config.run
@@ -193,6 +199,11 @@ class MultiHeadTrainer:
         self.progress.step += 1
         self.progress.epoch, self.progress.step_of_epoch = step.epoch, step.number + 1
         lm, delta, flag = totals.tolist()
+        if not math.isfinite(lm + delta + flag + float(norm)):
+            raise DatasetError(
+                f"step {self.progress.step}: losses {lm}, {delta}, {flag}, gradient norm "
+                f"{float(norm)}; lower optimiser.lr, and begin again or go on from the last save"
+            )
         num_tokens = sum(len(self.train[i].tokens) for batch in step.batches for i in batch)
         seconds = perf_counter() - start
         return {

@@ -152,6 +152,21 @@ def test_the_bundle_is_evaluated_on_the_split_that_is_asked_for(
     assert (tmp_path / "report.html").is_file()
 
 
+def test_what_is_kept_of_a_run_builds_the_same_weights(run: TinyRun, tmp_path: Path) -> None:
+    options = ExportOptions(run.out, bundle_of(run), TYPES, None, 0, 1, keep=tmp_path / "kept")
+    with RichReporter(Console(quiet=True)) as reporter:
+        export_run(options, reporter)
+    config = open_trained(run.out, reporter).record.config
+    source = config.base.hf or config.base.gguf
+    quant = load_bundle(bundle_of(run)).manifest.quantisation
+    command = ["bundle", "build", "--base", source, "--quant", quant, "--out", tmp_path / "again"]
+    command += ["--adapter", tmp_path / "kept" / "adapter", "--heads", tmp_path / "kept"]
+    assert main([*map(str, command), *(["--no-trim"] if is_hf(run) else [])]) == 0
+    again, first = load_bundle(tmp_path / "again"), load_bundle(bundle_of(run))
+    assert again.manifest.files == first.manifest.files
+    assert again.manifest.parity == first.manifest.parity
+
+
 def test_what_was_read_once_is_not_read_again(
     run: TinyRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:

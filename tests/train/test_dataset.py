@@ -59,3 +59,12 @@ def test_the_turns_of_a_conversation_come_in_order() -> None:
     grouped = conversations(mixed)
     assert [turn.turn for turn in grouped["c"]] == [0, 1, 2, 10]
     assert [turn.turn for turn in grouped["other"]] == [0]
+
+
+def test_labels_come_in_the_order_of_the_first_line(tmp_path: Path) -> None:
+    other = line(1, flag={"quest_stage_change": 0, "give_item": 1})
+    other["delta"] = dict(reversed(other["delta"].items()))
+    first, second = read_turns([write_lines(tmp_path / "turns.jsonl", [line(0), other])])
+    assert list(second.flag) == list(first.flag)
+    assert list(second.delta) == list(first.delta)
+    assert second.flag["give_item"] == 1

@@ -52,9 +52,7 @@ class RecordingContext(LlamaContext):
 
 
 @contextmanager
-def open_context(
-    model: LlamaModel, config: ContextConfig = EXACT
-) -> Iterator[RecordingContext]:
+def open_context(model: LlamaModel, config: ContextConfig = EXACT) -> Iterator[RecordingContext]:
     context = RecordingContext(model, config)
     try:
         yield context

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from export.merge_lora import PERSONA, SPECIAL_ROWS, WEIGHTS
+from server.cli import main
 from tests.train.tiny_run import TinyRun, gguf_run
 from train.checkpoint import BEST, LAST
 from train.heads_files import HEADS_WEIGHTS
@@ -142,6 +143,11 @@ def test_another_configuration_or_dataset_does_not_go_on_in_a_runs_folder(
     assert "another data_sha256" in capsys.readouterr().err
 
 
+def test_gradient_checkpointing_changes_no_loss(run: TinyRun, whole: TinyRun) -> None:
+    assert run.train(run__gradient_checkpointing=True) == 0
+    assert_same_rows(run, whole)
+
+
 def test_a_run_that_no_longer_improves_ends_early(run: TinyRun) -> None:
     still = {"optimiser__lr": 1e-12, "optimiser__lr_rows": 1e-12, "optimiser__lr_heads": 1e-12}
     assert run.train(run__patience=2, run__eval_steps=1, **still) == 0
@@ -195,3 +201,30 @@ def test_two_processes_together_have_the_losses_of_one_with_twice_the_accumulati
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert_same_rows(together, alone)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_saved(
+    run: TinyRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from train.multi_head import MultiHeadModel  # noqa: PLC0415 (imports PyTorch)
+
+    losses = MultiHeadModel.losses
+
+    def diverging(model: MultiHeadModel, *args: Any) -> Any:
+        found = losses(model, *args)
+        found.lm.mul_(float("nan") if model.training and len(run.rows()) == 2 else 1)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MultiHeadModel, "losses", diverging)
+        assert run.train() == 1
+    assert "step 2: losses nan" in capsys.readouterr().err
+    assert [row["step"] for row in run.rows()] == [1, 2]
+    assert run.train() == 0
+
+
+def test_a_run_that_learned_nothing_is_exported_all_the_same(run: TinyRun, tmp_path: Path) -> None:
+    still = {"optimiser__lr": 1e-12, "optimiser__lr_rows": 1e-12, "optimiser__lr_heads": 1e-12}
+    assert run.train(run__patience=1, run__eval_steps=1, **still) == 0
+    options = ["--types", "f16", "--refit", "0", "--threads", "1"]
+    assert main(["export", str(run.out), "--out", str(tmp_path / "bundle"), *options]) == 0

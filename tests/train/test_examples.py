@@ -1,0 +1,273 @@
+"""Transcripts as tensors, on a vocabulary of single letters."""
+
+import random
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.encoder import PromptEncoder
+from runtime.prompt import Special
+from tests.train.turns import WORLD, label
+from train.dataset import TurnLabel
+from train.examples import Example, batch_order, collate, make_example, make_examples
+from train.transcripts import TranscriptWriter
+
+EOS = 1
+FIRST_LETTER = 100
+
+
+class Letters:
+    """A vocabulary that has a token for each letter."""
+
+    bos = 0
+    eos = EOS
+
+    def tokenize(self, text: str) -> list[int]:
+        return [FIRST_LETTER + ord(letter) for letter in text]
+
+    def find_token(self, text: str) -> int | None:
+        return SPECIALS.get(text)
+
+    def is_control(self, token: int) -> bool:
+        return token < FIRST_LETTER
+
+
+SPECIALS = {str(special): 10 + at for at, special in enumerate(Special)}
+WRITER = TranscriptWriter(WORLD, PromptEncoder(Letters(), SPECIALS))
+ALL = 10**6
+"""More tokens than any of these transcripts has."""
+
+
+def conversation(name: str, num_turns: int, length: int = 9) -> list[TurnLabel]:
+    return [
+        label(
+            at,
+            conversation=name,
+            player_utterance=f"{name}{at}".ljust(length, "?"),
+            response=f"{name} {at} answer".ljust(length, "!"),
+            delta={"trust": at / 10, "relationship": -at / 20},
+        )
+        for at in range(num_turns)
+    ]
+
+
+CONVERSATIONS = [conversation(name, at % 4 + 1) for at, name in enumerate("abcdefghijkl")]
+
+
+def examples_of(
+    conversations: Sequence[Sequence[TurnLabel]] = CONVERSATIONS,
+    max_tokens: int = ALL,
+    share: float = 0.0,
+    seed: int = 0,
+) -> list[Example]:
+    return list(
+        make_examples(conversations, WRITER, max_tokens=max_tokens, rebuilt_share=share, seed=seed)
+    )
+
+
+def learned(example: Example) -> list[int]:
+    return [example.tokens[at + 1] for at in example.answers]
+
+
+def replies(labels: Sequence[TurnLabel]) -> list[int]:
+    return [token for turn in labels for token in [*Letters().tokenize(turn.response), EOS]]
+
+
+@pytest.mark.parametrize("start", [0, 1, 3])
+def test_states_are_asked_where_their_token_is(start: int) -> None:
+    turns = conversation("a", 5)
+    example = make_example(WRITER.write(turns, start))
+    assert example.labels == turns[start:]
+    state = SPECIALS[Special.STATE]
+    asked = [at for at, token in enumerate(example.tokens) if token == state]
+    assert example.states == asked[start:]
+
+
+@pytest.mark.parametrize("start", [0, 1, 3])
+def test_the_replies_and_their_ends_are_learned_in_order_and_nothing_of_the_told_past(
+    start: int,
+) -> None:
+    turns = conversation("a", 5)
+    transcript = WRITER.write(turns, start)
+    example = make_example(transcript)
+    assert learned(example) == replies(turns[start:])
+    assert example.answers == sorted(example.answers)
+    num_told = len(transcript.opening) + len(transcript.told)
+    assert min(example.answers + example.states) >= num_told
+    assert len(example.tokens) == transcript.num_tokens
+
+
+def test_no_token_of_an_utterance_or_a_decision_is_learned() -> None:
+    example = make_example(WRITER.write(conversation("a", 3)))
+    others = set(range(1, len(example.tokens))) - {at + 1 for at in example.answers}
+    unlearned = [example.tokens[at] for at in sorted(others)]
+    assert EOS not in unlearned
+    assert {SPECIALS[s] for s in Special} <= set(unlearned)
+    assert not {SPECIALS[s] for s in Special} & set(learned(example))
+
+
+def test_without_a_rebuilt_share_each_conversation_is_seen_once_and_continued() -> None:
+    found = examples_of(share=0.0)
+    assert found == [make_example(WRITER.write(turns)) for turns in CONVERSATIONS]
+
+
+def test_with_a_rebuilt_share_of_one_each_that_has_a_past_is_also_seen_with_it_told() -> None:
+    found = examples_of(share=1.0)
+    for turns in CONVERSATIONS:
+        mine = [e for e in found if e.labels[0].conversation == turns[0].conversation]
+        continued, *rebuilt = mine
+        assert continued == make_example(WRITER.write(turns))
+        assert len(rebuilt) == (len(turns) > 1)
+        for example in rebuilt:
+            start = len(turns) - len(example.labels)
+            assert start > 0
+            assert example == make_example(WRITER.write(turns, start))
+
+
+def test_a_rebuilt_share_is_about_the_share_of_conversations_that_have_a_past() -> None:
+    many = [conversation(f"c{at}", 4) for at in range(400)]
+    num_rebuilt = len(examples_of(many, share=0.3)) - len(many)
+    assert 90 <= num_rebuilt <= 150
+
+
+def test_the_past_may_end_before_any_turn_but_the_first() -> None:
+    many = [conversation(f"c{at}", 4) for at in range(100)]
+    rebuilt = [e for e in examples_of(many, share=1.0) if e.labels[0].turn]
+    assert {example.labels[0].turn for example in rebuilt} == {1, 2, 3}
+
+
+def test_the_same_seed_gives_the_same_examples_whatever_else_is_drawn() -> None:
+    first = examples_of(share=0.5, seed=3)
+    random.random()
+    assert examples_of(share=0.5, seed=3) == first
+    alone = [example for turns in CONVERSATIONS for example in examples_of([turns], ALL, 0.5, 3)]
+    assert alone == first
+
+
+def test_another_seed_gives_other_examples() -> None:
+    assert examples_of(share=0.5, seed=3) != examples_of(share=0.5, seed=4)
+
+
+@given(
+    num_turns=st.integers(1, 9),
+    length=st.integers(1, 60),
+    max_tokens=st.integers(150, 1_500),
+)
+def test_a_long_conversation_is_cut_so_that_all_fits_and_no_turn_is_lost_or_doubled(
+    num_turns: int, length: int, max_tokens: int
+) -> None:
+    turns = conversation("a", num_turns, length)
+    found = examples_of([turns], max_tokens)
+    assert [turn for example in found for turn in example.labels] == turns
+    for example in found:
+        assert len(example.tokens) <= max_tokens or len(example.labels) == 1
+        assert example == make_example(WRITER.write(example.labels))
+    is_short = WRITER.write(turns).num_tokens <= max_tokens
+    assert (len(found) == 1) == (is_short or num_turns == 1)
+
+
+@given(num_turns=st.integers(2, 9), seed=st.integers(0, 9), max_tokens=st.integers(150, 1_500))
+def test_a_long_rebuilt_conversation_is_cut_likewise(
+    num_turns: int, seed: int, max_tokens: int
+) -> None:
+    turns = conversation("a", num_turns)
+    found = examples_of([turns], max_tokens, 1.0, seed)
+    seen = [turn for example in found for turn in example.labels]
+    start = 2 * num_turns - len(seen)
+    assert 1 <= start < num_turns
+    assert seen == [*turns, *turns[start:]]
+    for example in found:
+        assert len(example.tokens) <= max_tokens or len(example.labels) == 1
+    rebuilt = next(e for e in reversed(found) if turns[start] in e.labels)
+    end = start + len(rebuilt.labels)
+    pasts = [make_example(WRITER.write(turns[cut:end], start - cut)) for cut in range(start + 1)]
+    assert rebuilt in pasts
+    if rebuilt != pasts[0]:
+        assert len(rebuilt.labels) == 1, "a past is cut only where a single turn is too long for it"
+
+
+@given(sizes=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 30)), min_size=1, max_size=5))
+def test_what_is_gathered_from_a_padded_batch_is_what_single_examples_have(
+    sizes: list[tuple[int, int]],
+) -> None:
+    examples = [
+        make_example(WRITER.write(conversation(f"c{at}", num, length), num // 2))
+        for at, (num, length) in enumerate(sizes)
+    ]
+    batch = collate(examples)
+    assert batch.tokens.shape == (len(examples), max(len(e.tokens) for e in examples))
+    states, answers, targets = [], [], []
+    place = torch.full_like(batch.tokens, -1)
+    """Of each token, in the examples one after the other."""
+    start = 0
+    for row, example in enumerate(examples):
+        size = len(example.tokens)
+        assert batch.tokens[row, :size].tolist() == example.tokens
+        place[row, :size] = torch.arange(start, start + size)
+        states += [start + at for at in example.states]
+        answers += [start + at for at in example.answers]
+        targets += learned(example)
+        start += size
+    assert place.flatten()[batch.states].tolist() == states
+    assert place.flatten()[batch.answers].tolist() == answers
+    assert batch.targets.tolist() == targets
+    assert batch.tokens.flatten()[batch.answers + 1].tolist() == targets
+
+
+def test_the_labels_of_a_batch_stand_in_the_order_of_its_states() -> None:
+    examples = [make_example(WRITER.write(conversation(name, 3), 1)) for name in "ab"]
+    batch = collate(examples)
+    labels = [turn for example in examples for turn in example.labels]
+    expected = [[turn.delta["trust"], turn.delta["relationship"]] for turn in labels]
+    torch.testing.assert_close(batch.delta, torch.tensor(expected))
+    flags = [[turn.flag["give_item"], turn.flag["quest_stage_change"]] for turn in labels]
+    assert batch.flag.tolist() == flags
+    assert (batch.delta.dtype, batch.flag.dtype) == (torch.float32, torch.float32)
+
+
+def test_a_batch_moves_to_a_device_as_a_whole() -> None:
+    batch = collate([make_example(WRITER.write(conversation("a", 2)))]).to(torch.device("meta"))
+    assert {getattr(batch, name).device.type for name in batch.__slots__} == {"meta"}
+
+
+def of_lengths(lengths: Sequence[int]) -> list[Example]:
+    return [Example([0] * length, [], [], []) for length in lengths]
+
+
+LENGTHS = st.lists(st.integers(1, 500), min_size=1, max_size=300)
+
+
+@given(lengths=LENGTHS, size=st.integers(1, 8), seed=st.text(max_size=4))
+def test_batches_hold_each_example_once_and_are_as_few_as_can_be(
+    lengths: list[int], size: int, seed: str
+) -> None:
+    batches = batch_order(of_lengths(lengths), size, seed)
+    assert sorted(at for batch in batches for at in batch) == list(range(len(lengths)))
+    assert len(batches) == -(-len(lengths) // size)
+    assert max(len(batch) for batch in batches) <= size
+
+
+@given(lengths=st.lists(st.integers(1, 500), min_size=1, max_size=64), seed=st.text(max_size=4))
+def test_a_batch_holds_examples_of_like_length(lengths: list[int], seed: str) -> None:
+    batches = batch_order(of_lengths(lengths), 4, seed)
+    spans = sorted((min(lengths[at] for at in b), max(lengths[at] for at in b)) for b in batches)
+    assert all(first[1] <= second[0] for first, second in pairwise(spans))
+
+
+def test_the_order_of_batches_is_a_function_of_its_seed() -> None:
+    examples = of_lengths([at % 17 + 1 for at in range(100)])
+    first = batch_order(examples, 4, "0 0")
+    random.random()
+    assert batch_order(examples, 4, "0 0") == first
+    assert batch_order(examples, 4, "0 1") != first
+
+
+def test_batches_do_not_come_in_the_order_of_their_lengths() -> None:
+    lengths = list(range(1, 101))
+    batches = batch_order(of_lengths(lengths), 4, "0")
+    firsts = [batch[0] for batch in batches]
+    assert firsts not in (sorted(firsts), sorted(firsts, reverse=True))
