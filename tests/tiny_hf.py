@@ -1,7 +1,9 @@
 """A tiny model as a folder of Hugging Face weights, with a tokeniser that llama.cpp converts."""
 
 import json
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from gguf import TokenType
 
@@ -12,8 +14,7 @@ from tests.tiny_models import make_tiny
 
 def make_tiny_hf(folder: Path) -> Path:
     """`folder`/hf: the tiny llama's weights and its vocabulary as a SentencePiece model."""
-    from sentencepiece import sentencepiece_model_pb2 as pb  # noqa: PLC0415 (slow to import)
-
+    pb: Any = import_module("sentencepiece.sentencepiece_model_pb2")  # made by protobuf, untyped
     tiny = make_tiny("llama", folder, specials=False)
     target = folder / "hf"
     model = tiny.hf_model
