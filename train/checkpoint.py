@@ -76,8 +76,8 @@ def load_trained(folder: Path, model: MultiHeadModel) -> None:
     try:
         factors, rows = load_file(folder / WEIGHTS), load_file(folder / SPECIAL_ROWS)
         expected = peft.get_peft_model_state_dict(model.lm, save_embedding_layers=False)
-        _check_names(folder / WEIGHTS, factors, expected)
-        _check_names(folder / SPECIAL_ROWS, rows, model.rows.rows)
+        _check_names(WEIGHTS, factors, expected)
+        _check_names(SPECIAL_ROWS, rows, model.rows.rows)
         peft.set_peft_model_state_dict(model.lm, factors)
         with torch.no_grad():
             for name, value in rows.items():
@@ -87,9 +87,11 @@ def load_trained(folder: Path, model: MultiHeadModel) -> None:
         raise DatasetError(f"{folder}: not what this run trained: {error}") from error
 
 
-def _check_names(path: Path, found: Iterable[str], expected: Iterable[str]) -> None:
-    if different := sorted({*found} ^ {*expected}):
-        raise DatasetError(f"{path}: not what this run trained: {different[0]} on one side alone")
+def _check_names(file: str, found: Iterable[str], expected: Iterable[str]) -> None:
+    if missing := sorted({*expected} - {*found}):
+        raise KeyError(f"{file} lacks {missing[0]}")
+    if more := sorted({*found} - {*expected}):
+        raise KeyError(f"{file} has {more[0]}, which the model lacks")
 
 
 def read_persona(folder: Path) -> TrainedPersona:

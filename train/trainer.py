@@ -192,18 +192,18 @@ class MultiHeadTrainer:
             totals += parts.detach()
         totals = self.accelerator.reduce(totals, "sum")
         norm = self.accelerator.clip_grad_norm_(self._trainable(), config.optimiser.max_grad_norm)
+        lm, delta, flag = totals.tolist()
+        if not math.isfinite(lm + delta + flag + float(norm)):
+            raise DatasetError(
+                f"step {self.progress.step + 1}: losses {lm}, {delta}, {flag}, gradient norm "
+                f"{float(norm)}; lower optimiser.lr, and begin again or go on from the last save"
+            )
         rate = self.schedule.get_last_lr()[0]
         optimiser.step()
         self.schedule.step()
         optimiser.zero_grad()
         self.progress.step += 1
         self.progress.epoch, self.progress.step_of_epoch = step.epoch, step.number + 1
-        lm, delta, flag = totals.tolist()
-        if not math.isfinite(lm + delta + flag + float(norm)):
-            raise DatasetError(
-                f"step {self.progress.step}: losses {lm}, {delta}, {flag}, gradient norm "
-                f"{float(norm)}; lower optimiser.lr, and begin again or go on from the last save"
-            )
         num_tokens = sum(len(self.train[i].tokens) for batch in step.batches for i in batch)
         seconds = perf_counter() - start
         return {

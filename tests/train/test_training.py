@@ -218,7 +218,8 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_saved(
     with monkeypatch.context() as patch:
         patch.setattr(MultiHeadModel, "losses", diverging)
         assert run.train() == 1
-    assert "step 2: losses nan" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "step 3: losses nan" in error
     assert [row["step"] for row in run.rows()] == [1, 2]
     assert run.train() == 0
 
