@@ -86,8 +86,9 @@ async def ask(request: Request) -> Response:
     service: Service = request.state.service
     body = await _read(request, AskRequest)
     turn = service.dialogue.read(body)
-    events = service.dialogue.answer(body, turn)
-    if body.stream or EVENT_STREAM in request.headers.get("accept", ""):
+    is_streamed = body.stream or EVENT_STREAM in request.headers.get("accept", "")
+    events = service.dialogue.answer(body, turn, is_streamed=is_streamed)
+    if is_streamed:
         # an overload that is told by status must come before the first event
         first = await _unless_gone(request, _first(events))
         return StreamingResponse(_sse(first, events), media_type=EVENT_STREAM, headers=_NO_BUFFER)

@@ -92,8 +92,12 @@ class Dialogue:
         """Check a request before anything is sent. Raises RequestError."""
         return read_turn(ask, self.world)
 
-    async def answer(self, ask: AskRequest, turn: AskedTurn) -> AsyncGenerator[PipelineEvent]:
+    async def answer(
+        self, ask: AskRequest, turn: AskedTurn, *, is_streamed: bool = True
+    ) -> AsyncGenerator[PipelineEvent]:
         """One StateEvent, TokenEvents, the Answer; the token texts add up to the answer's text.
+
+        A turn that is broken off is remembered if its state went out; not streamed, nothing did.
 
         Raises Overloaded or EngineStopped, before anything else, if the settings say so; every
         other failure ends in an authored line.
@@ -103,12 +107,15 @@ class Dialogue:
             async with self.sessions.turn(key, self.deadline_s) as conversation:
                 turn, history = recall_history(ask, turn, conversation)
                 progress = Progress(turn, conversation, history, ask.precheck_passed)
+                is_over = False
                 try:
                     async with aclosing(self._answer_turn(ask, progress)) as events:
                         async for event in events:
+                            is_over = isinstance(event, Answer)
                             yield event
                 finally:
-                    remember(progress, self.world, self.encoder)
+                    if is_over or is_streamed:
+                        remember(progress, self.world, self.encoder)
         except SessionBusy:
             if self.on_overload == "reject":
                 raise

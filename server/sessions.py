@@ -66,9 +66,7 @@ class Conversation:
 
     def restart(self, turns: Sequence[HistoryTurn]) -> None:
         """Let the past be `turns`; the transcript is written anew."""
-        self.turns, self.written, self.is_cut = list(turns), None, False
-        if not turns:
-            self.lang = None
+        self.turns, self.written, self.is_cut, self.lang = list(turns), None, False, None
 
     def forget_oldest(self, count: int) -> None:
         """Tell the first `count` turns no more; the transcript is written anew."""
@@ -121,9 +119,6 @@ class Sessions:
 
 
 async def _acquire(lock: asyncio.Lock, patience_s: float, key: Key) -> None:
-    if not lock.locked():
-        await lock.acquire()  # at once, whatever the patience
-        return
     try:
         async with asyncio.timeout(patience_s):
             await lock.acquire()

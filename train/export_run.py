@@ -183,7 +183,13 @@ def _keep(target: Path, adapter: Path, heads: Path) -> None:
 def _training(trained: Trained, report: ExportReport) -> dict[str, object]:
     """What the manifest says of the run; of paths the last part alone."""
     config = msgspec.to_builtins(trained.record.config)
-    for section, key in (("base", "gguf"), ("base", "hf"), ("data", "world"), ("data", "data")):
+    for section, key in (
+        ("base", "gguf"),
+        ("base", "hf"),
+        ("data", "world"),
+        ("data", "data"),
+        ("data", "embedder"),
+    ):
         config[section][key] = Path(config[section][key]).name
     return {
         "method": "LoRA, special-token rows and heads trained together",

@@ -67,7 +67,7 @@ class TrainingRun:
 
     def __init__(self, config: TrainConfig, folder: Path, world: World, splits: Splits) -> None:
         self.config, self.folder, self.world, self.splits = config, folder, world, splits
-        self.accelerator = Accelerator()
+        self.accelerator = Accelerator(mixed_precision="no")  # `run.precision` decides
         self.console = Console(stderr=True, quiet=not self.accelerator.is_main_process)
 
     def go(self) -> int:
@@ -115,7 +115,8 @@ class TrainingRun:
                 f"{self.folder} holds a run of another {', '.join(changed)}; "
                 "give another --out, or remove it"
             )
-        write_whole(self.folder / RUN, msgspec.json.format(msgspec.json.encode(record)))
+        if self.accelerator.is_main_process:
+            write_whole(self.folder / RUN, msgspec.json.format(msgspec.json.encode(record)))
         return base
 
     def _examples(self, encoder: PromptEncoder) -> tuple[list[Example], list[Example]]:

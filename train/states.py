@@ -99,8 +99,9 @@ class StateReader:
 
     def _read_together(self, wanted: Sequence[Reading], start: int) -> list[list[LabelledState]]:
         ends = {}
-        for seq_id in range(1, 1 + len(wanted)):
+        for seq_id in range(1, 1 + self._together):
             self._context.forget(seq_id)
+        for seq_id in range(1, 1 + len(wanted)):
             self._context.share(_SYS, seq_id, start)
             ends[seq_id] = start
         transcripts = {seq_id: r.transcript for seq_id, r in enumerate(wanted, start=1)}

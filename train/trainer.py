@@ -196,7 +196,7 @@ class MultiHeadTrainer:
         if not math.isfinite(lm + delta + flag + float(norm)):
             raise DatasetError(
                 f"step {self.progress.step + 1}: losses {lm}, {delta}, {flag}, gradient norm "
-                f"{float(norm)}; lower optimiser.lr, and begin again or go on from the last save"
+                f"{float(norm)}; begin again in another --out with a lower optimiser.lr"
             )
         rate = self.schedule.get_last_lr()[0]
         optimiser.step()

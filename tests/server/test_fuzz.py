@@ -68,7 +68,9 @@ def bodies(draw: st.DrawFn) -> Any:
 class PolicyOnly(Dialogue):
     """A dialogue that reads and writes all but asks no model."""
 
-    async def answer(self, ask: AskRequest, turn: AskedTurn) -> AsyncGenerator[PipelineEvent]:
+    async def answer(
+        self, ask: AskRequest, turn: AskedTurn, *, is_streamed: bool = True
+    ) -> AsyncGenerator[PipelineEvent]:
         """The prompt is built, the sampling checked, the answer authored."""
         build_prompt(turn, self.world, self.encoder, 10**6)
         ask.gen_params.sampling("\n")
