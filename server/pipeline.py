@@ -20,7 +20,7 @@ from rag.world import World
 from runtime.encoder import PromptEncoder
 from runtime.engine import Engine
 from runtime.errors import EngineStopped, Overloaded, PromptTooLong
-from runtime.prompt import Segment, decision_segments, fallback_prompt
+from runtime.prompt import LINE_END, Segment, decision_segments, fallback_prompt
 from runtime.sampling import MAX_SEED
 from runtime.sequence import (
     MAX_DECISION_TOKENS,
@@ -55,8 +55,6 @@ logger = logging.getLogger(__name__)
 
 PipelineEvent: TypeAlias = StateEvent | TokenEvent | Answer
 
-LINE_END = "\n"
-"""A line of dialogue is one paragraph: the reply ends where the model would begin another."""
 OVERLAP = 64
 """Characters of what was said that a sentence is checked with: words may span the two."""
 RETRY_TEMPERATURE = 0.7
@@ -182,7 +180,7 @@ class Dialogue:
             async for event in events:
                 yield event
         if progress.is_refused and not progress.line.text:
-            again = _again(request, self.encoder.encode(progress.decided))
+            again = _again(request, progress.decision_tokens)
             async with aclosing(self._say(again, progress, check)) as events:
                 async for event in events:
                     yield event
@@ -219,9 +217,9 @@ class Dialogue:
             prediction = self.heads.predict(vector)
             decision = self._decide(prediction, progress)
             progress.prediction = prediction
-            progress.decided = self._decision_segments(decision)
+            progress.decided, progress.decision_tokens = self._written_out(decision)
             progress.decision = decision  # from here on it stands
-            return self.encoder.encode(progress.decided)
+            return progress.decision_tokens
 
         return self._request(ask, prompt.tokens, on_state)
 
@@ -282,12 +280,14 @@ class Dialogue:
         rule_of = partial(flag_rule, self.world, turn.facts, nearest=progress.nearest)
         return decide(prediction, self.heads.spec, policies, rule_of, turn.lang)
 
-    def _decision_segments(self, decision: Decision) -> list[Segment]:
+    def _written_out(self, decision: Decision) -> tuple[list[Segment], list[int]]:
         """What follows `<STATE>`; without the flags' values if it would be too long with them."""
         segments = decision_segments(decision.words())
-        if len(self.encoder.encode(segments)) <= MAX_DECISION_TOKENS:
-            return segments
-        return decision_segments(decision.words(with_values=False))
+        tokens = self.encoder.encode(segments)
+        if len(tokens) > MAX_DECISION_TOKENS:
+            segments = decision_segments(decision.words(with_values=False))
+            tokens = self.encoder.encode(segments)
+        return segments, tokens
 
     def _finish(self, progress: Progress) -> str:
         """An authored line, if nothing else was said."""

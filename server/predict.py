@@ -4,11 +4,10 @@ import re
 import time
 from collections.abc import Sequence
 
-from runtime.prompt import Segment, Special, decision_segments, format_decision
+from runtime.prompt import LINE_END, Segment, Special, decision_segments, format_decision
 from runtime.sequence import Request, Token, Vector
 from server.decide import bounded
 from server.errors import DeadlinePassed, InvalidField
-from server.pipeline import LINE_END
 from server.reply import ReplyCleaner
 from server.schemas import Prediction, PredictRequest
 from server.service import Service

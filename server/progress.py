@@ -39,6 +39,7 @@ class Progress:
     decision: Decision | None = None
     decided: list[Segment] = field(default_factory=list)
     """What follows `<STATE>` in the transcript; nothing on a fallback."""
+    decision_tokens: list[int] = field(default_factory=list)
     is_state_sent: bool = False
     line: Line = field(default_factory=Line)
     sentences: list[ExplainedSentence] = field(default_factory=list)

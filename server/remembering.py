@@ -48,11 +48,12 @@ def _written(
     """The transcript with the turn as it was delivered; None where none has been written yet."""
     written, prompt = progress.conversation.written, progress.prompt
     if progress.decided and prompt is not None:
-        segments: list[Segment] = [*progress.decided, said.npc, End()]
-        tokens = array("i", [*prompt.tokens, *encoder.encode(segments)])
-        return Written(world, prompt.transcript, tokens, [*prompt.segments, *segments])
+        ending: list[Segment] = [said.npc, End()]
+        tokens = [*prompt.tokens, *progress.decision_tokens, *encoder.encode(ending)]
+        segments = [*prompt.segments, *progress.decided, *ending]
+        return Written(world, prompt.transcript, array("i", tokens), segments)
     if written is None or written.world is not world:
         return None
-    segments = written.transcript.past_turn(said.player, said.npc)
-    tokens = written.tokens + array("i", encoder.encode(segments))
-    return Written(world, written.transcript, tokens, [*written.segments, *segments])
+    told = written.transcript.past_turn(said.player, said.npc)
+    longer = written.tokens + array("i", encoder.encode(told))
+    return Written(world, written.transcript, longer, [*written.segments, *told])

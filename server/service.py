@@ -6,24 +6,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from heads.bundle import REBUILD, Bundle, BundleError, load_bundle
+from heads.bundle import Bundle, load_bundle
+from heads.loading import check_format, open_encoder
 from heads.session import HeadsSession
 from rag.calibration import read_calibration
 from rag.check import check_names
-from rag.embedder import Embedder, open_embedder
+from rag.embedder import NO_EMBEDDER, Embedder, open_embedder
 from rag.index_store import index_folder, open_index
 from rag.loader import Source
 from rag.retriever import Retriever
 from rag.world import World, read_world
-from runtime import prompt
 from runtime.context_config import MAX_SEQUENCES
 from runtime.encoder import PromptEncoder
 from runtime.engine import Engine
-from runtime.errors import ModelError
 from runtime.llama_backend import LlamaContext, LlamaModel
 from server.pipeline import Dialogue
 from server.sessions import Sessions
-from server.settings import NO_EMBEDDER, Settings
+from server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -144,25 +143,3 @@ def warn_of_names(sources: Sequence[Source], bundle: Bundle) -> None:
     names = [[head.name for head in part] for part in (heads.flags, heads.delta)]
     if found := sorted({problem.what for problem in check_names(sources, *names)}):
         logger.warning("documents of the world never apply: %s", "; ".join(found))
-
-
-def check_format(bundle: Bundle) -> None:
-    """Raise BundleError if the bundle was trained on another prompt format than we write."""
-    found = bundle.manifest.prompt_format
-    if found != prompt.FORMAT:
-        expected = f"prompt format {prompt.FORMAT}"
-        raise BundleError(bundle.folder / "bundle.json", expected, f"format {found}", REBUILD)
-
-
-def open_encoder(bundle: Bundle, model: LlamaModel) -> PromptEncoder:
-    """The encoder for a bundle's model. Raises BundleError if manifest and model disagree."""
-    manifest = bundle.manifest
-    if model.n_embd != manifest.n_embd:
-        expected, found = f"n_embd {manifest.n_embd}", str(model.n_embd)
-        raise BundleError(bundle.model, expected, found, REBUILD)
-    try:
-        return PromptEncoder(model, manifest.special_tokens)
-    except ModelError as error:
-        raise BundleError(
-            bundle.model, "the special tokens of the manifest", str(error), REBUILD
-        ) from error

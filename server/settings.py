@@ -9,10 +9,10 @@ import msgspec
 
 from heads.bundle import default_bundle_folder
 from rag.embedder import DEFAULT
+from rag.retriever import NOTE_TOKENS
 from rag.schema_errors import locate
 
 PREFIX = "PERSONA_"
-NO_EMBEDDER = "none"
 _FOREIGN = {"PERSONA_CACHE"}  # read by heads.bundle
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -52,7 +52,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Who speaks where the main path is closed: the model, or the world's authored lines."""
     prompt_tokens: Annotated[int, msgspec.Meta(ge=256)] = 2_048
     """Budget of a prompt: older turns of the history are dropped to fit it."""
-    note_tokens: Annotated[int, msgspec.Meta(ge=0)] = 160
+    note_tokens: Annotated[int, msgspec.Meta(ge=0)] = NOTE_TOKENS
     """Budget of the lore and model dialogues that one turn brings into the prompt."""
     deadline_ms: Count = 60_000
     """Time a reply may take before it is cut or replaced by an authored line."""

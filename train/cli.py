@@ -2,15 +2,16 @@
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from export.gguf_file import read_gguf
 from export.heads_graph import OPSET
+from export.reporter import RichReporter
 from export.vocabulary import model_vocabulary_sha256
 from heads.bundle import HEADS, HEADS_RECORD, ContextSettings, HeadsRecord
 from rag.embedder import DEFAULT
@@ -23,8 +24,8 @@ from train.fit_heads import LinearHeads, Targets, fit, make_targets
 from train.heads_files import head_spec, write_heads
 from train.metrics import Scores, majority_baseline, score
 from train.recall import open_writer
-from train.state_cache import load_states, save_states, states_key
-from train.states import Conditions, Form, LabelledState, read_states, readings, stack
+from train.state_cache import kept_states, states_key
+from train.states import Conditions, Form, LabelledState, num_turns, read_states, readings, stack
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -89,15 +90,12 @@ def run_fit(args: argparse.Namespace) -> None:
 def _kept_states(
     args: argparse.Namespace, world: World, turns: list[TurnLabel], settings: ContextSettings
 ) -> list[LabelledState]:
+    read = partial(_read_states, args, world, turns, settings)
     if args.states is None:
-        return _read_states(args, world, turns, settings)
+        return read()
     files = dataset_files(args.data)
     key = states_key([args.model], args.world, files, settings, args.embedder)
-    states = load_states(args.states, key, turns)
-    if states is None:
-        states = _read_states(args, world, turns, settings)
-        save_states(args.states, key, states)
-    return states
+    return kept_states(args.states, key, turns, read)
 
 
 def _read_states(
@@ -108,13 +106,8 @@ def _read_states(
         encoder = PromptEncoder(model, find_special_ids(model))
         writer = open_writer(args.world, world, args.embedder, encoder)
         wanted = readings(conversations(turns).values(), writer)
-        with Progress() as progress:
-            total = sum(len(reading.transcript.turns) for reading in wanted)
-            task = progress.add_task("reading states", total=total)
-
-            def done(count: int) -> None:
-                progress.advance(task, count)
-
+        with RichReporter(Console()) as reporter:
+            done = reporter.stage("reading states", num_turns(wanted))
             conditions = Conditions(settings, args.threads, with_nll=False)
             return read_states(model, wanted, conditions, done)
     finally:

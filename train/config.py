@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from rag.embedder import DEFAULT
+from rag.embedder import DEFAULT, NO_EMBEDDER
 from train.dataset import DatasetError
 
 CONFIGS = Path(__file__).with_name("configs")
@@ -49,6 +49,11 @@ class DataConfig(_Section, frozen=True):
     notes: bool = True
     """Show the notes that retrieval would show."""
     embedder: str = DEFAULT
+
+    @property
+    def note_embedder(self) -> str:
+        """What finds the notes; `none` where none are shown."""
+        return self.embedder if self.notes else NO_EMBEDDER
 
 
 class LoraConfig(_Section, frozen=True):

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -15,6 +15,8 @@ from rag.loader import Problem
 from rag.schema_errors import locate
 from rag.scopes import Scene
 from rag.world import World
+
+T = TypeVar("T")
 
 SPLITS = ("train", "validation", "test")
 
@@ -208,6 +210,11 @@ def _labelled_twice(lines: Sequence[Line]) -> Iterator[Problem]:
             what = f"turn {place[1]} of conversation {place[0]!r} is labelled twice"
             yield line.problem("turn", what, "give the conversation another name, or remove it")
         seen.add(place)
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """`count` of `items` from all along it; all if there are fewer."""
+    return list(items[:: max(1, len(items) // count)][:count])
 
 
 def conversations(turns: Iterable[TurnLabel]) -> dict[str, list[TurnLabel]]:

@@ -9,18 +9,17 @@ from export.machine import describe_machine
 from export.reporter import Reporter
 from rag.world import World, load_world
 from runtime.llama_backend import LlamaModel
+from runtime.prompt import LINE_END
 from runtime.sampling import SamplingParams
 from train.baselines import run_baselines
-from train.dataset import DatasetError, check_npcs, conversations, read_dataset
+from train.dataset import DatasetError, check_npcs, conversations, read_dataset, spread
 from train.evaluation import evaluate
 from train.line_figures import GeneratedLine, line_figures
 from train.perplexity import ReplyScore, perplexity
 from train.recall import open_writer
 from train.report_contents import Meta, Report
-from train.served import LINE_END, ServedBundle, open_bundle
-from train.states import Form, LabelledState, Reading, read_states, readings
-
-TEMPERATURE = 0.7
+from train.served import ServedBundle, open_bundle
+from train.states import Form, LabelledState, Reading, num_turns, read_states, readings
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ def evaluate_bundle(options: EvaluateOptions, reporter: Reporter) -> Report:
 
 
 def _progress(reporter: Reporter, name: str, wanted: Sequence[Reading]) -> Callable[[int], None]:
-    return reporter.stage(name, sum(len(reading.transcript.turns) for reading in wanted))
+    return reporter.stage(name, num_turns(wanted))
 
 
 def _untuned(
@@ -123,14 +122,12 @@ def _replies(
     ]
     if not options.num_replies:
         return []
-    chosen = places[:: max(1, len(places) // options.num_replies)][: options.num_replies]
+    chosen = spread(places, options.num_replies)
     done = reporter.stage("generating replies", len(chosen))
     lines = []
     with served.engine() as engine:
         for number, (reading, turn) in enumerate(chosen):
-            sampling = SamplingParams(
-                temperature=TEMPERATURE, seed=options.seed + number, stop=(LINE_END,)
-            )
+            sampling = SamplingParams(seed=options.seed + number, stop=(LINE_END,))
             lines.append(served.reply(engine, reading, turn, world, sampling))
             done(1)
     return lines

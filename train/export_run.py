@@ -20,7 +20,7 @@ from rag.world import load_world
 from train.base import build_options
 from train.checkpoint import TrainedPersona
 from train.commands import write_whole
-from train.dataset import TurnLabel, check_npcs, conversations, read_dataset
+from train.dataset import TurnLabel, check_npcs, conversations, read_dataset, spread
 from train.fit_heads import LinearHeads, Targets, calibrated, fit, make_targets
 from train.heads_files import head_spec, read_trained_heads, write_heads
 from train.merit import delta_merit, flag_merit
@@ -131,9 +131,8 @@ def _refit(
     options: ExportOptions, shop: Workshop, variant: Variant, labels: Sequence[TurnLabel]
 ) -> LinearHeads:
     """Heads fitted anew on states of training conversations, as the variant makes them."""
-    every = list(conversations(labels).values())
-    spread = every[:: max(1, len(every) // options.num_refit)][: options.num_refit]
-    turns = shop.write("train", [label for group in spread for label in group])
+    chosen = spread(list(conversations(labels).values()), options.num_refit)
+    turns = shop.write("train", [label for group in chosen for label in group])
     states = shop.read(variant, turns)
     return fit(states, _targets(states, shop.trained.persona))[0]
 

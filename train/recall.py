@@ -5,15 +5,13 @@ from pathlib import Path
 
 from rag.calibration import read_calibration
 from rag.documents import Document
-from rag.embedder import open_embedder
+from rag.embedder import NO_EMBEDDER, open_embedder
 from rag.index_store import index_folder, open_index
 from rag.retriever import NOTE_TOKENS, Retriever, fitting_notes, note_text
 from rag.world import World
 from runtime.encoder import PromptEncoder
 from train.dataset import TurnLabel
 from train.transcripts import Notes, TranscriptWriter, no_notes
-
-NO_EMBEDDER = "none"
 
 
 def open_retriever(

@@ -30,10 +30,10 @@ from train.base import BaseInfo, load_weights, prepare_base
 from train.checkpoint import Checkpoints, TrainedPersona
 from train.commands import write_whole
 from train.config import TrainConfig
-from train.dataset import DatasetError, TurnLabel, conversations, dataset_files
+from train.dataset import DatasetError, TurnLabel, conversations, dataset_files, spread
 from train.examples import Example, make_examples
 from train.multi_head import MultiHeadModel, add_adapter
-from train.recall import NO_EMBEDDER, open_writer
+from train.recall import open_writer
 from train.run_log import RunLog
 from train.trainer import MultiHeadTrainer
 
@@ -121,8 +121,8 @@ class TrainingRun:
 
     def _examples(self, encoder: PromptEncoder) -> tuple[list[Example], list[Example]]:
         config = self.config
-        embedder = config.data.embedder if config.data.notes else NO_EMBEDDER
-        writer = open_writer(Path(config.data.world), self.world, embedder, encoder)
+        world = Path(config.data.world)
+        writer = open_writer(world, self.world, config.data.note_embedder, encoder)
         make = partial(
             make_examples,
             writer=writer,
@@ -133,17 +133,15 @@ class TrainingRun:
         train = list(conversations(self.splits["train"]).values())
         validation = list(conversations(self.splits["validation"]).values())
         if count := config.run.eval_conversations:
-            validation = validation[:: max(1, len(validation) // count)][:count]
-        columns = (TextColumn("writing prompts"), BarColumn(), MofNCompleteColumn())
-        is_plain = not self.console.is_terminal
-        with Progress(*columns, console=self.console, disable=is_plain) as progress:
-            task = progress.add_task("", total=len(train) + len(validation))
+            validation = spread(validation, count)
+        with RichReporter(self.console) as reporter:
+            done = reporter.stage("writing prompts", len(train) + len(validation))
 
             def made(groups: Sequence[Sequence[TurnLabel]]) -> list[Example]:
                 found: list[Example] = []
                 for turns in groups:
                     found += make([turns])
-                    progress.advance(task)
+                    done(1)
                 return found
 
             return made(train), made(validation)

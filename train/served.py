@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from heads.bundle import Bundle, load_bundle
+from heads.loading import check_format, open_encoder
 from heads.session import HeadsSession
 from rag.flags import flag_rule
 from rag.world import World
@@ -22,9 +23,6 @@ from train.line_figures import GeneratedLine
 from train.predicted import Predicted, held_back
 from train.states import NUM_CELLS, Conditions, LabelledState, Reading, read_states, stack
 from train.transcripts import words_of
-
-LINE_END = "\n"
-"""A line of dialogue is one paragraph, as the server has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +111,11 @@ class ServedBundle:
 def open_bundle(folder: Path, num_threads: int) -> Iterator[ServedBundle]:
     """The bundle in `folder`. Raises BundleError or ModelError."""
     bundle = load_bundle(folder)
+    check_format(bundle)
     manifest = bundle.manifest
     heads = HeadsSession(bundle.heads, manifest.heads, manifest.n_embd)
     model = LlamaModel(bundle.model)
     try:
-        encoder = PromptEncoder(model, manifest.special_tokens)
-        yield ServedBundle(bundle, model, heads, encoder, num_threads)
+        yield ServedBundle(bundle, model, heads, open_encoder(bundle, model), num_threads)
     finally:
         model.close()

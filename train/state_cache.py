@@ -2,7 +2,7 @@
 
 import hashlib
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,21 @@ def load_states(path: Path, key: str, turns: Iterable[TurnLabel]) -> list[Labell
             return _labelled(saved, labels)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
+
+
+def kept_states(
+    path: Path,
+    key: str,
+    turns: Sequence[TurnLabel],
+    read: Callable[[], list[LabelledState]],
+) -> list[LabelledState]:
+    """The states in `path` if they are of this `key`; else what `read` gives, kept there."""
+    states = load_states(path, key, turns)
+    if states is None:
+        states = read()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_states(path, key, states)
+    return states
 
 
 def _labelled(

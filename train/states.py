@@ -177,6 +177,11 @@ class Conditions:
     with_nll: bool = True
 
 
+def num_turns(wanted: Sequence[Reading]) -> int:
+    """Turns to be read."""
+    return sum(len(reading.transcript.turns) for reading in wanted)
+
+
 def read_states(
     model: LlamaModel,
     wanted: Sequence[Reading],

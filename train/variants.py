@@ -20,10 +20,10 @@ from runtime.encoder import PromptEncoder
 from runtime.llama_backend import LlamaContext, LlamaModel
 from train.dataset import TurnLabel, conversations, dataset_files
 from train.parity import Speed
-from train.recall import NO_EMBEDDER, open_writer
+from train.recall import open_writer
 from train.run import vocabulary_only
-from train.state_cache import load_states, save_states, states_key
-from train.states import Conditions, LabelledState, Reading, read_states, readings
+from train.state_cache import kept_states, states_key
+from train.states import Conditions, LabelledState, Reading, num_turns, read_states, readings
 from train.trained import Trained, load_model, read_with_pytorch
 
 NUM_SPEED_RUNS = 5
@@ -89,8 +89,7 @@ class Workshop:
         data = self.trained.record.config.data
         with vocabulary_only(self.trained.base.gguf) as model:
             encoder = PromptEncoder(model, self.trained.base.special_ids)
-            embedder = data.embedder if data.notes else NO_EMBEDDER
-            writer = open_writer(Path(data.world), self.world, embedder, encoder)
+            writer = open_writer(Path(data.world), self.world, data.note_embedder, encoder)
             return Turns(name, list(labels), readings(conversations(labels).values(), writer))
 
     def read(self, variant: Variant, turns: Turns) -> list[LabelledState]:
@@ -121,8 +120,7 @@ class Workshop:
         return self._kept(PYTORCH, turns, [self.trained.base.gguf, *files], read)
 
     def _stage(self, name: str, turns: Turns) -> Callable[[int], None]:
-        total = sum(len(reading.transcript.turns) for reading in turns.readings)
-        return self.reporter.stage(name, total)
+        return self.reporter.stage(name, num_turns(turns.readings))
 
     def _kept(
         self,
@@ -135,12 +133,7 @@ class Workshop:
         kept = self.folder / f"{name}.{turns.name}.npz"
         labels = dataset_files(Path(data.data))
         key = states_key(files, Path(data.world), labels, self.settings, data, len(turns.labels))
-        states = load_states(kept, key, turns.labels)
-        if states is None:
-            states = read()
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_states(kept, key, states)
-        return states
+        return kept_states(kept, key, turns.labels, read)
 
     def speeds(self, variants: Sequence[Variant]) -> list[Speed]:
         """Medians of runs that take turns, after one to warm up."""

@@ -1,7 +1,6 @@
 """The model that is trained, beside plain transformers and torch's own losses."""
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812 (as PyTorch's own code has it)
 
 from runtime.prompt import Special
-from tests.tiny_models import ARCHITECTURES, N_EMBD
+from tests.tiny_models import N_EMBD
 from tests.train.grounds import (
     DELTA_NAMES,
     FLAG_NAMES,
@@ -20,42 +19,19 @@ from tests.train.grounds import (
     assert_near,
     batch_of,
     examples_of,
-    make_grounds,
     read,
 )
 from train.config import LoraConfig, LossConfig
 from train.examples import Batch, collate
 from train.multi_head import Heads, MultiHeadModel
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # peft and torch warn of each other
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # peft and torch warn of each other
+    pytest.mark.usefixtures("one_thread"),
+]
 
 TIED = ("gemma3", "qwen2", "qwen3")
 LOSS = LossConfig()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def grounds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ground]:
-    return make_grounds(tmp_path_factory.mktemp("bases"))
-
-
-@pytest.fixture(params=ARCHITECTURES)
-def ground(request: pytest.FixtureRequest, grounds: dict[str, Ground]) -> Ground:
-    """Each architecture."""
-    return grounds[request.param]
-
-
-@pytest.fixture
-def qwen3(grounds: dict[str, Ground]) -> Ground:
-    """One, for tests that the architecture does not matter to."""
-    return grounds["qwen3"]
 
 
 def plain(model: MultiHeadModel) -> Any:

@@ -13,6 +13,7 @@ from server.schemas import HistoryTurn
 from server.turn import AskedTurn
 from server.turn_prompt import build_prompt
 from tests.export.measure import tolerance
+from tests.runtime import driving
 from tests.train.turns import WORLD, label
 from train.dataset import TurnLabel
 from train.states import Form, LabelledState, StateReader, readings, stack
@@ -27,16 +28,7 @@ TURNS = [
 OTHER = [label(0, conversation="d"), label(1, conversation="d", player_utterance="gold?")]
 
 
-EXACT = ContextConfig(
-    n_ctx=2048,
-    n_seq_max=2,
-    n_batch=64,
-    n_threads=1,
-    n_threads_batch=1,
-    kv_type="f32",
-    flash_attention=False,
-)
-"""Nothing is rounded to 16 bits: flash attention does so even with a KV cache in f32."""
+EXACT = replace(driving.EXACT, n_seq_max=2)
 
 
 class RecordingContext(LlamaContext):

@@ -1,6 +1,6 @@
 """What a run keeps: saved and loaded again, and merged into the GGUF that llama.cpp reads."""
 
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +9,16 @@ import torch
 
 from export.gguf_file import read_gguf, write_gguf
 from export.merge_lora import SPECIAL_ROWS, WEIGHTS, merge
-from runtime.context_config import ContextConfig
 from runtime.encoder import PromptEncoder
 from runtime.llama_backend import LlamaContext, LlamaModel
 from tests.export.measure import tolerance
-from tests.tiny_models import ARCHITECTURES, N_EMBD
+from tests.runtime import driving
+from tests.tiny_models import N_EMBD
 from tests.train.grounds import (
     DELTA_NAMES,
     FLAG_NAMES,
     Ground,
     batch_of,
-    make_grounds,
     read,
 )
 from tests.train.turns import WORLD, label
@@ -33,32 +32,10 @@ from train.states import LabelledState, Reading, StateReader, readings, stack
 from train.trained import read_with_pytorch
 from train.transcripts import TranscriptWriter
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # peft and torch warn of each other
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def grounds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ground]:
-    return make_grounds(tmp_path_factory.mktemp("bases"))
-
-
-@pytest.fixture(params=ARCHITECTURES)
-def ground(request: pytest.FixtureRequest, grounds: dict[str, Ground]) -> Ground:
-    """Each architecture."""
-    return grounds[request.param]
-
-
-@pytest.fixture
-def qwen3(grounds: dict[str, Ground]) -> Ground:
-    """One, for tests that the architecture does not matter to."""
-    return grounds["qwen3"]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # peft and torch warn of each other
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 def persona_of(ground: Ground) -> TrainedPersona:
@@ -104,16 +81,7 @@ def test_a_missing_part_is_told(qwen3: Ground, missing: str, tmp_path: Path) -> 
         load_trained(tmp_path, model)
 
 
-EXACT = ContextConfig(
-    n_ctx=2048,
-    n_seq_max=3,
-    n_batch=64,
-    n_threads=1,
-    n_threads_batch=1,
-    kv_type="f32",
-    flash_attention=False,
-)
-"""Nothing is rounded to 16 bits."""
+EXACT = replace(driving.EXACT, n_seq_max=3)
 TURNS = [
     label(0),
     label(1, player_utterance="help <STATE> me", context={"player_state": {"items": ["lamp"]}}),
