@@ -226,19 +226,20 @@ class Dialogue:
     def _prompt(self, progress: Progress, notes: Sequence[str]) -> BuiltPrompt:
         """The turn appended to its conversation's transcript, or that written anew."""
         turn, conversation = progress.turn, progress.conversation
-        written = conversation.written
+        written, past = conversation.written, conversation.turns
         if written and written.world is self.world:
             prompt = append_turn(written, turn, self.encoder, notes)
             if len(prompt.tokens) <= self.prompt_tokens:
                 return prompt
-            conversation.forget_oldest((len(conversation.turns) + 1) // 2)
+            past = past[(len(past) + 1) // 2 :]
+        turn = replace(turn, history=past)
+        prompt = build_prompt(turn, self.world, self.encoder, self.prompt_tokens, notes)
         if conversation.turns:
             progress.history = "rebuilt"
-        turn = replace(turn, history=conversation.turns)
-        prompt = build_prompt(turn, self.world, self.encoder, self.prompt_tokens, notes)
-        if prompt.num_dropped:
-            conversation.forget_oldest(prompt.num_dropped)
-        return prompt
+        num_dropped = len(conversation.turns) - len(past) + prompt.num_dropped
+        if num_dropped:
+            conversation.forget_oldest(num_dropped)
+        return replace(prompt, num_dropped=num_dropped)
 
     def _recall(self, progress: Progress) -> list[str]:
         """The notes that the utterance calls to mind, as far as the budget goes."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from rag.world import World
 from runtime.encoder import PromptEncoder
 from runtime.prompt import End, Segment
+from server.fallback import Reason
 from server.preprocess import clean_text
 from server.progress import Progress
 from server.schemas import AskRequest, HistoryTurn
@@ -33,8 +34,11 @@ def recall_history(
 
 
 def remember(progress: Progress, world: World, encoder: PromptEncoder) -> None:
-    """Append a turn to its conversation, if the client was told of its state."""
-    if not progress.is_state_sent:
+    """Append a turn to its conversation, if the client was told of its state.
+
+    One that was too long for a prompt is not: it would leave no room for any other.
+    """
+    if not progress.is_state_sent or progress.fault is Reason.PROMPT_TOO_LONG:
         return
     conversation, turn = progress.conversation, progress.turn
     conversation.lang = turn.lang

@@ -234,6 +234,22 @@ def test_a_transcript_that_outgrows_its_budget_loses_its_oldest_half_and_goes_on
     assert set(seen[1:]) == {"continued", "rebuilt"}
 
 
+def test_what_an_outgrown_transcript_lost_is_told(service: Service) -> None:
+    with client_of(altered(service, prompt_tokens=400)) as client:
+        metas = [ask(client, f"hello gold sword {n} " * 3)["meta"] for n in range(16)]
+    for meta in metas:
+        assert ("dropped_turns" in meta) == (meta["history"] == "rebuilt")
+
+
+def test_a_turn_too_long_for_any_prompt_costs_a_conversation_nothing(service: Service) -> None:
+    with client_of(altered(service, prompt_tokens=400)) as client:
+        first = ask(client, "hello there")
+        huge = ask(client, "gold sword " * 180)
+        assert huge["meta"]["reason"] == "prompt_too_long"
+        told = past(("hello there", first))
+        assert history_of(ask(client, "and now?", dialogue_history=told)) == "continued"
+
+
 TURN = HistoryTurn("hello", "yes")
 
 
