@@ -125,8 +125,6 @@ class Checkpoints:
             state = {
                 "optimiser": optimiser.state_dict(),
                 "schedule": schedule.state_dict(),
-                "rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             }
             torch.save(state, beside / OPTIMISER)
             raw = msgspec.json.encode(dataclasses.asdict(progress))
@@ -143,7 +141,4 @@ class Checkpoints:
         state = torch.load(folder / OPTIMISER, weights_only=True)
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
         return msgspec.json.decode((folder / PROGRESS).read_bytes(), type=Progress)

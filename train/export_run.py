@@ -20,7 +20,7 @@ from rag.world import load_world
 from train.base import build_options
 from train.checkpoint import TrainedPersona
 from train.commands import write_whole
-from train.dataset import TurnLabel, check_npcs, conversations, read_dataset, spread
+from train.dataset import DatasetError, TurnLabel, check_npcs, conversations, read_dataset, spread
 from train.fit_heads import LinearHeads, Targets, calibrated, fit, make_targets
 from train.heads_files import head_spec, read_trained_heads, write_heads
 from train.merit import delta_merit, flag_merit
@@ -81,7 +81,10 @@ def export_run(options: ExportOptions, reporter: RichReporter) -> ExportReport:
     served = states[quant]
     candidates = {"trained": read_trained_heads(trained.adapter)}
     if options.num_refit:
-        candidates["refitted"] = _refit(options, shop, Variant(quant, quant), splits["train"])
+        try:
+            candidates["refitted"] = _refit(options, shop, Variant(quant, quant), splits["train"])
+        except DatasetError as error:
+            reporter.say(f"heads are not fitted anew, the trained ones are kept: {error}")
     targets = _targets(served, trained.persona)
     merits = {name: _merit(heads, served, targets) for name, heads in candidates.items()}
     is_better = merits.get("refitted", -np.inf) > merits["trained"] + MIN_GAIN

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heads.bundle import file_sha256
+from rag.loader import LORE_SUFFIXES
 from runtime.prompt import FORMAT
 from train.dataset import TurnLabel
 from train.states import Form, LabelledState
@@ -19,9 +20,13 @@ _COLUMNS = ("conversations", "turns", "forms", "vectors", "nll", "num_answered")
 
 def states_key(models: Iterable[Path], world: Path, data: Iterable[Path], *settings: object) -> str:
     """Hex SHA-256 of all that the vectors depend on, save the machine: files and settings."""
-    files = [*models, *sorted(path for path in world.rglob("*.json") if path.is_file()), *data]
+    files = [*models, *sorted(path for path in world.rglob("*") if _is_document(path)), *data]
     parts = [str(FORMAT), *map(repr, settings), *(file_sha256(path) for path in files)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _is_document(path: Path) -> bool:
+    return path.is_file() and path.suffix in (".json", *LORE_SUFFIXES)
 
 
 def save_states(path: Path, key: str, states: Sequence[LabelledState]) -> None:

@@ -3,6 +3,7 @@
 Built on accelerate, so the same loop runs on a CPU, a GPU, or several by `accelerate launch`.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -129,12 +130,17 @@ class MultiHeadTrainer:
                     figures = self._step(wrapped, optimiser, step)
                     self._note("train", figures)
                     on_step(self.progress.step, figures)
-                    if self._is_over(should_stop()):
+                    if self._is_over(self._any_says(should_stop())):
                         break
         finally:
             if self.log:
                 self.log.close()
         return self.progress.is_done
+
+    def _any_says(self, flag: bool) -> bool:
+        """Whether any process says so: they stop together, or one waits for the others for ever."""
+        votes = self.accelerator.reduce(torch.tensor(float(flag), device=self.device), "sum")
+        return bool(votes.item())
 
     def _is_over(self, stop: bool) -> bool:
         """After a step: evaluate and save where it is time to; whether no step is to follow."""
@@ -172,6 +178,7 @@ class MultiHeadTrainer:
     def _step(self, wrapped: Any, optimiser: Any, step: Step) -> dict[str, float]:
         start = perf_counter()
         config, count = self.config, self.accelerator.num_processes
+        torch.manual_seed(self._seed())
         num_answers = sum(len(self.train[i].answers) for batch in step.batches for i in batch)
         num_states = sum(len(self.train[i].states) for batch in step.batches for i in batch)
         mine = step.batches[self.accelerator.process_index :: count]
@@ -217,6 +224,11 @@ class MultiHeadTrainer:
             "seconds": seconds,
         }
 
+    def _seed(self) -> int:
+        """Of dropout and noise in the next step: a resumed run draws what an unbroken one does."""
+        name = f"{self.config.run.seed} {self.progress.step} {self.accelerator.process_index}"
+        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
+
     def _trainable(self) -> list[torch.nn.Parameter]:
         return [p for group in self.optimiser.param_groups for p in group["params"]]
 
@@ -225,7 +237,7 @@ class MultiHeadTrainer:
         figures = validate(self.model, self.validation, self.config.loss, self._autocast)
         if not progress.start:
             progress.start = figures
-        figures |= {"composite": composite(figures, progress.start)}
+        figures |= {"composite": self._mean(composite(figures, progress.start))}
         self._note("validation", figures)
         if progress.best is None or figures["composite"] > progress.best:
             progress.best, progress.best_step = figures["composite"], progress.step
@@ -236,6 +248,11 @@ class MultiHeadTrainer:
             progress.num_worse += 1
         if self.log:
             self.log.draw()
+
+    def _mean(self, value: float) -> float:
+        """The same figure in every process, so that all judge alike."""
+        shared = torch.tensor(value, dtype=torch.float64, device=self.device)
+        return float(self.accelerator.reduce(shared, "mean"))
 
     def _note(self, kind: str, figures: dict[str, float]) -> None:
         self.progress.num_logged += 1

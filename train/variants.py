@@ -5,6 +5,7 @@ RUN/export/NAME.SPLIT.npz   what was read of it; read again only if something ch
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -138,19 +139,19 @@ class Workshop:
     def speeds(self, variants: Sequence[Variant]) -> list[Speed]:
         """Medians of runs that take turns, after one to warm up."""
         done = self.reporter.stage("measuring speed", NUM_SPEED_RUNS * len(variants))
-        models = [LlamaModel(self.path(variant)) for variant in variants]
-        contexts = [LlamaContext(model, speed_config(self.num_threads)) for model in models]
         found: list[list[tuple[float, float]]] = [[] for _ in variants]
-        for run in range(1 + NUM_SPEED_RUNS):
-            for at, (model, context) in enumerate(zip(models, contexts, strict=True)):
-                speed = measure_speed(model, context)
-                if run:
-                    found[at].append(speed)
-                    done(1)
-        for context in contexts:
-            context.close()
-        for model in models:
-            model.close()
+        with ExitStack() as stack:
+            contexts = []
+            for variant in variants:
+                model = stack.enter_context(closing(LlamaModel(self.path(variant))))
+                context = LlamaContext(model, speed_config(self.num_threads))
+                contexts.append(stack.enter_context(closing(context)))
+            for run in range(1 + NUM_SPEED_RUNS):
+                for speeds, context in zip(found, contexts, strict=True):
+                    speed = measure_speed(context.model, context)
+                    if run:
+                        speeds.append(speed)
+                        done(1)
         return [
             Speed(round(median(p for p, _ in runs), 1), round(median(d for _, d in runs), 1))
             for runs in found

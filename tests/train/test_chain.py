@@ -208,6 +208,13 @@ def test_an_export_killed_at_any_moment_leaves_a_whole_bundle_and_is_done_by_the
     assert [f for f in check_bundle(bundle_of(run)) if f.problem] == []
 
 
+def test_heads_that_cannot_be_fitted_anew_leave_the_trained_ones(run: TinyRun) -> None:
+    """The handful of conversations has too few groups to choose anything by."""
+    options = ExportOptions(run.out, bundle_of(run), TYPES, None, 3, 1)
+    with RichReporter(Console(quiet=True)) as reporter:
+        assert export_run(options, reporter).heads == "trained"
+
+
 def test_a_run_that_never_was_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path), "--out", str(tmp_path / "bundle")]) == 1
     assert "no run of `persona train`" in capsys.readouterr().err

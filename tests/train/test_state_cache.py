@@ -56,11 +56,12 @@ def test_the_key_changes_with_model_world_data_and_settings(tmp_path: Path) -> N
     model, data, world = tmp_path / "m.gguf", tmp_path / "d.jsonl", tmp_path / "world"
     world.mkdir()
     keys = set()
-    for path in (model, data, world / "npc.json"):
+    read = (model, data, world / "npc.json", world / "lore.md", world / "lore.txt")
+    for path in read:
         path.write_bytes(b"1")
     keys.add(states_key([model], world, [data], ContextSettings()))
     keys.add(states_key([model], world, [data], ContextSettings(n_batch=256)))
-    for path in (model, data, world / "npc.json"):
+    for path in read:
         path.write_bytes(b"2")
         keys.add(states_key([model], world, [data], ContextSettings()))
-    assert len(keys) == 5
+    assert len(keys) == 7
