@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from export.folder_swap import locked, replaced
 from export.merge_lora import PERSONA, SPECIAL_ROWS, WEIGHTS
+from heads.bundle import file_sha256
 from train.dataset import DatasetError
 from train.heads_files import HEADS_WEIGHTS
 from train.multi_head import MultiHeadModel
@@ -102,12 +104,40 @@ def read_persona(folder: Path) -> TrainedPersona:
         raise DatasetError(f"{folder}: no trained adapter: {error}") from error
 
 
+def trained_sha256(folder: Path) -> str:
+    """Hex SHA-256 of all trained parts in `folder`. Raises DatasetError if it has none."""
+    try:
+        parts = [file_sha256(folder / name) for name in (WEIGHTS, SPECIAL_ROWS, HEADS_WEIGHTS)]
+    except OSError as error:
+        raise DatasetError(f"{folder}: no trained adapter: {error}") from error
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
     """The kept states of a run in `folder`."""
 
     folder: Path
     persona: TrainedPersona
+    start: Path | None = None
+    """Trained parts that the run begins with."""
+
+    def load_start(self, model: MultiHeadModel) -> bool:
+        """Give `model` what the run begins with, if that was trained before; whether it was.
+
+        Raises DatasetError if it predicts something else, or does not fit.
+        """
+        if self.start is None:
+            return False
+        if (found := read_persona(self.start)) != self.persona:
+            raise DatasetError(
+                f"{self.start} was trained for {found.delta_names} and {found.flag_names} in "
+                f"vocabulary {found.vocabulary_sha256[:8]}; this run is for "
+                f"{self.persona.delta_names} and {self.persona.flag_names} in "
+                f"{self.persona.vocabulary_sha256[:8]}"
+            )
+        load_trained(self.start, model)
+        return True
 
     def save_best(self, model: MultiHeadModel) -> None:
         """Replace `best`: its adapter in 16 bits, since that is what is shipped and measured."""

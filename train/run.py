@@ -27,7 +27,7 @@ from runtime.encoder import PromptEncoder
 from runtime.llama_backend import LlamaModel
 from runtime.prompt import FORMAT
 from train.base import BaseInfo, load_weights, prepare_base
-from train.checkpoint import Checkpoints, TrainedPersona
+from train.checkpoint import BEST, Checkpoints, TrainedPersona, trained_sha256
 from train.commands import write_whole
 from train.config import TrainConfig
 from train.dataset import DatasetError, TurnLabel, conversations, dataset_files, spread
@@ -52,6 +52,8 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     vocabulary_sha256: str
     data_sha256: str
     prompt_format: int = FORMAT
+    start_sha256: str = ""
+    """Of the adapter that the run began with."""
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -63,10 +65,21 @@ def read_run(folder: Path) -> RunRecord:
 
 
 class TrainingRun:
-    """A run of `config` in `folder`. Raises ExportError or DatasetError."""
+    """A run of `config` in `folder`, from the best of the run in `start` if that is given.
 
-    def __init__(self, config: TrainConfig, folder: Path, world: World, splits: Splits) -> None:
+    Raises ExportError or DatasetError.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: Path,
+        world: World,
+        splits: Splits,
+        start: Path | None = None,
+    ) -> None:
         self.config, self.folder, self.world, self.splits = config, folder, world, splits
+        self.start = start / BEST if start else None
         self.accelerator = Accelerator(mixed_precision="no")  # `run.precision` decides
         self.console = Console(stderr=True, quiet=not self.accelerator.is_main_process)
 
@@ -104,6 +117,7 @@ class TrainingRun:
             config=self.config,
             vocabulary_sha256=base.vocabulary_sha256,
             data_sha256=hashlib.sha256(data.encode()).hexdigest(),
+            start_sha256=trained_sha256(self.start) if self.start else "",
         )
         if (self.folder / RUN).is_file() and (found := read_run(self.folder)) != record:
             changed = [
@@ -156,7 +170,7 @@ class TrainingRun:
         lm = add_adapter(lm, self.config.lora, checkpointing=checkpointing)
         model = MultiHeadModel(lm, base, len(first.delta), len(first.flag))
         persona = TrainedPersona(base.vocabulary_sha256, list(first.delta), list(first.flag))
-        checkpoints = Checkpoints(self.folder, persona)
+        checkpoints = Checkpoints(self.folder, persona, self.start)
         return MultiHeadTrainer(self.config, model, examples, checkpoints, self.accelerator)
 
     def _train(self, trainer: MultiHeadTrainer) -> bool:

@@ -15,6 +15,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add = parser.add_argument
     add("--config", type=Path, default=Path("demo"), help="TOML file, or a name in train/configs")
     add("--out", type=Path, required=True, metavar="RUN", help="folder of the run; goes on there")
+    add("--from", type=Path, metavar="RUN", dest="start", help="begin with the best of that run")
     add("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="changes")
     parser.set_defaults(run=or_say_why("train", run_train))
 
@@ -32,5 +33,5 @@ def run_train(args: argparse.Namespace) -> int:
         raise DatasetError(f"{config.data.data}: no {', '.join(sorted(missing))} split")
     from train.run import TrainingRun  # noqa: PLC0415 (PyTorch is slow to import)
 
-    run = TrainingRun(config, args.out, world, splits)
+    run = TrainingRun(config, args.out, world, splits, args.start)
     return run.go()

@@ -155,7 +155,12 @@ class MultiHeadTrainer:
         return is_over
 
     def _start(self) -> None:
-        """Set the heads by the base's states and the labels, and say where validation begins."""
+        """Begin with what was trained before, or with heads set by the base's states and labels."""
+        if not self.checkpoints.load_start(self.model):
+            self._start_heads()
+        self._evaluate()
+
+    def _start_heads(self) -> None:
         spread = self.train[:: max(1, len(self.train) // NUM_START)]
         states, delta = [], []
         with torch.no_grad():
@@ -168,7 +173,6 @@ class MultiHeadTrainer:
         flag = torch.tensor([[*label.flag.values()] for label in labels], dtype=torch.float32)
         cap = self.config.loss.pos_weight_cap
         self.model.heads.start_from(torch.cat(states), torch.cat(delta), flag.to(self.device), cap)
-        self._evaluate()
 
     def _autocast(self) -> Any:
         precision = self.config.run.precision

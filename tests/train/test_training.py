@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,6 +158,31 @@ def test_a_run_that_no_longer_improves_ends_early(run: TinyRun) -> None:
 def test_another_seed_gives_another_run(run: TinyRun, whole: TinyRun) -> None:
     assert run.train(run__seed=7) == 0
     assert [row["lm"] for row in run.rows()] != [row["lm"] for row in whole.rows()]
+
+
+def test_a_run_begins_with_the_best_of_another(
+    run: TinyRun, whole: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin = [*run.arguments(optimiser__lr=1e-4), "--from"]
+    assert main([*begin, str(whole.out)]) == 0
+    last = max(whole.rows("validation"), key=lambda row: row["composite"])
+    first = run.rows("validation")[0]
+    for name in ("lm", "delta", "flag"):
+        assert first[name] == pytest.approx(last[name], rel=1e-2), name  # shipped in 16 bits
+    assert main(run.arguments(optimiser__lr=1e-4)) == 1
+    assert "holds a run of another start_sha256" in capsys.readouterr().err
+    assert main([*begin, str(tmp_path)]) == 1
+    assert "no trained adapter" in capsys.readouterr().err
+
+
+def test_what_predicts_something_else_is_nothing_to_begin_with(
+    run: TinyRun, whole: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(whole.out / BEST, tmp_path / "other" / BEST)
+    persona = tmp_path / "other" / BEST / PERSONA
+    persona.write_text(persona.read_text("utf-8").replace("give_item", "give_gold"), "utf-8")
+    assert main([*run.arguments(), "--from", str(tmp_path / "other")]) == 1
+    assert "was trained for" in capsys.readouterr().err
 
 
 def test_a_dataset_without_validation_is_refused(
