@@ -28,9 +28,18 @@ class CellLedger:
 
     def claim(self, seq_id: int, count: int) -> None:
         """`count` free cells for `seq_id`, after those that it has."""
-        if count:
-            self._spans.setdefault(seq_id, []).append(_Span({seq_id: count}))
-            self.num_free -= count
+        if not count:
+            return
+        spans = self._spans.setdefault(seq_id, [])
+        if spans and spans[-1].uses.keys() == {seq_id}:
+            spans[-1].uses[seq_id] += count
+        else:
+            spans.append(_Span({seq_id: count}))
+        self.num_free -= count
+
+    def num_of(self, seq_id: int) -> int:
+        """Cells that `seq_id` uses."""
+        return sum(span.uses[seq_id] for span in self._spans.get(seq_id, ()))
 
     def share(self, source: int, target: int, count: int) -> None:
         """Let `target` use the first `count` cells of `source` too."""

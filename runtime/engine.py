@@ -15,7 +15,9 @@ from typing import Self
 
 from runtime.errors import DecodeError, EngineStopped
 from runtime.llama_backend import Chunk, LlamaContext, Sampler
-from runtime.scheduler import CacheStep, Limits, Plan, Scheduler, Share
+from runtime.plan import CacheStep, Limits, Plan, Restore, Share
+from runtime.prefix_store import PrefixStore
+from runtime.scheduler import Scheduler
 from runtime.sequence import (
     MAX_DECISION_TOKENS,
     Done,
@@ -27,6 +29,7 @@ from runtime.sequence import (
     State,
     Token,
 )
+from runtime.step_budget import StepBudget
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +45,13 @@ class EngineStats:
     num_residents: int
     """Finished sequences whose cells are kept."""
     num_resident_cells: int
+    num_preempted: int = 0
+    """How often a sequence gave its cells to an older one."""
+    num_stored_bytes: int = 0
+    """Prefixes on disk."""
+    num_restored: int = 0
+    num_unusable: int = 0
+    """Prefixes read back from disk, and those that could not be used."""
 
 
 class Engine:
@@ -50,25 +60,38 @@ class Engine:
     `start` and `close` it, or use it as a context manager. `submit`, `cancel`, `run` and `stream`
     may be called from any thread; everything else happens on the engine's own. `max_residents` of
     the context's sequences are kept for what finished requests leave: a prompt that begins like one
-    of them is evaluated from where they part.
+    of them is evaluated from where they part. With `prefixes`, which takes one sequence more, the
+    prefixes that requests name are kept on disk too. `budget` decides how much of a prompt rides
+    with replies.
     """
 
     def __init__(
-        self, context: LlamaContext, *, max_waiting: int = 64, max_residents: int = 0
+        self,
+        context: LlamaContext,
+        *,
+        max_waiting: int = 64,
+        max_residents: int = 0,
+        prefixes: PrefixStore | None = None,
+        budget: StepBudget | None = None,
     ) -> None:
         config = context.config
-        assert max_residents < config.n_seq_max, "some of the context's sequences must run"
+        num_sequences = config.n_seq_max - max_residents - (prefixes is not None)
+        assert num_sequences > 0, "some of the context's sequences must run"
         self._context = context
         self._model = context.model
+        self._prefixes = prefixes
         self._scheduler = Scheduler(
             Limits(
-                sequences=config.n_seq_max - max_residents,
+                sequences=num_sequences,
                 cells=config.n_ctx,
                 batch_tokens=config.n_batch,
                 waiting=max_waiting,
                 residents=max_residents,
-            )
+            ),
+            prefixes.contains if prefixes else lambda _: False,
+            context.holds,
         )
+        self._budget = budget or StepBudget()
         self._changed = threading.Condition()  # guards the scheduler
         self._is_stopping = False
         self._thread: threading.Thread | None = None
@@ -118,16 +141,25 @@ class Engine:
                 scheduler.num_free_cells,
                 scheduler.num_residents,
                 scheduler.num_resident_cells,
+                scheduler.num_preempted,
+                self._prefixes.num_bytes if self._prefixes else 0,
+                self._prefixes.num_restored if self._prefixes else 0,
+                self._prefixes.num_unusable if self._prefixes else 0,
             )
 
     def submit(self, request: Request, emit: Callable[[Event], None]) -> EngineSequence:
         """Queue a request. `emit` gets its events on the engine's thread, Done or Failed last.
 
-        Raises ValueError for an empty prompt or a token that the vocabulary does not have, and
-        Overloaded, PromptTooLong or EngineStopped.
+        Raises ValueError for an empty prompt, a prefix that is not a part of it, or a token that
+        the vocabulary does not have, and Overloaded, PromptTooLong or EngineStopped.
         """
         if not request.prompt:
             raise ValueError("the prompt is empty; it needs at least one token")
+        if not 0 <= request.num_prefix < len(request.prompt):
+            raise ValueError(
+                f"num_prefix is {request.num_prefix}; the prompt has {len(request.prompt)} tokens, "
+                "and one at least must follow the prefix"
+            )
         self._check_tokens(request.prompt)
         sequence = EngineSequence(request, emit)
         with self._changed:
@@ -193,6 +225,7 @@ class Engine:
         plan = self._schedule()
         if not plan.slices:
             return False
+        start = time.monotonic()
         try:
             rows = self._evaluate(plan)
         except DecodeError as error:
@@ -200,8 +233,10 @@ class Engine:
             for part in plan.slices:
                 self._fail(part.sequence, error)
             return True
+        self._budget.observe(plan.num_replies, plan.num_prompt, time.monotonic() - start)
         for part, row in zip(plan.slices, rows, strict=True):
             part.sequence.num_evaluated += part.count
+            self._keep_prefix(part.sequence, part.count)
             self._deliver(part.sequence, row if part.is_output else None)
         return True
 
@@ -226,11 +261,14 @@ class Engine:
                 self._finish(sequence, FinishReason.DEADLINE)
         with self._changed:
             for admission in self._scheduler.admit():
-                self._arrange(admission.steps)
                 sequence = admission.sequence
+                self._arrange(admission.steps, sequence)
                 sequence.watch.mark("queue")
-                sequence.sampler = Sampler(sequence.request.sampling, self._model.n_vocab)
-            return self._scheduler.plan()
+                if sequence.sampler is None:
+                    sequence.sampler = Sampler(sequence.request.sampling, self._model.n_vocab)
+            plan = self._scheduler.plan(self._budget.num_tokens)
+            self._arrange(plan.steps)
+            return plan
 
     def _evaluate(self, plan: Plan) -> list[int]:
         chunks = []
@@ -311,12 +349,44 @@ class Engine:
         with self._changed:
             self._arrange(self._scheduler.remove(sequence, is_kept=is_kept))
 
-    def _arrange(self, steps: Sequence[CacheStep]) -> None:
+    def _keep_prefix(self, sequence: EngineSequence, count: int) -> None:
+        """Store the request's prefix if the `count` tokens evaluated just now complete it."""
+        end = sequence.request.num_prefix
+        is_complete = sequence.num_evaluated - count < end <= sequence.num_evaluated
+        if not self._prefixes or not is_complete:
+            return
+        assert sequence.seq_id is not None, "it runs"
+        tokens = sequence.tokens[:end]
+        if self._prefixes.wants(tokens) and self._context.holds(sequence.seq_id, end):
+            spare = self._context.config.n_seq_max - 1
+            self._context.share(sequence.seq_id, spare, end)
+            self._prefixes.put(tokens, self._context.save(spare))
+            self._context.forget(spare)
+
+    def _arrange(self, steps: Sequence[CacheStep], admitted: EngineSequence | None = None) -> None:
         for step in steps:
-            if isinstance(step, Share):
+            if isinstance(step, Restore):
+                assert admitted is not None, "only an admission restores"
+                self._restore(step, admitted)
+            elif isinstance(step, Share):
                 self._context.share(step.source, step.target, step.end)
             else:
                 self._context.forget(step.seq_id, step.start)
+
+    def _restore(self, step: Restore, sequence: EngineSequence) -> None:
+        """Read a prefix back; if that fails the sequence is evaluated from its start."""
+        assert self._prefixes is not None, "something is stored"
+        tokens = sequence.tokens[: step.end]
+        state = self._prefixes.read(tokens)
+        if state is not None:
+            is_whole = self._context.restore(step.seq_id, state)
+            if is_whole and self._context.num_cells(step.seq_id) == step.end:
+                return
+            self._context.forget(step.seq_id)
+            self._prefixes.refuse(tokens, "llama.cpp does not take it")
+        sequence.num_evaluated = 0
+        if not sequence.num_preempted:
+            sequence.num_cached = 0
 
     def _emit(self, sequence: EngineSequence, event: Event) -> None:
         try:

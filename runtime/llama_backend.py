@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import llama_cpp.llama_cpp as C  # noqa: N812 (the C API)
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +56,11 @@ def _on_log(level: int, text: bytes, _: Any) -> None:
 def _start_llama() -> None:
     C.llama_log_set(_on_log, ctypes.c_void_p(0))
     C.llama_backend_init()
+
+
+def llama_version() -> str:
+    """Version of the package, which stands for that of llama.cpp."""
+    return str(llama_cpp.__version__)
 
 
 def cpu_features() -> dict[str, bool]:
@@ -106,6 +112,8 @@ class LlamaModel:
         self._vocab = C.llama_model_get_vocab(self.handle)
         self.n_vocab: int = C.llama_vocab_n_tokens(self._vocab)
         self.n_ctx_train: int = C.llama_model_n_ctx_train(self.handle)
+        self.n_swa: int = C.llama_model_n_swa(self.handle)
+        """Positions that a layer with sliding-window attention sees; 0 if all layers see all."""
         self.architecture = self.metadata("general.architecture") or "unknown"
         # llama_model_n_embd says 0 when only the vocabulary was loaded
         self.n_embd = int(self.metadata(f"{self.architecture}.embedding_length") or 0)
@@ -270,6 +278,33 @@ class LlamaContext:
     def share(self, source: int, target: int, end: int) -> None:
         """Let `target` have the first `end` cells of `source` too: metadata only."""
         C.llama_memory_seq_cp(self._memory, source, target, 0, end)
+
+    def holds(self, seq_id: int, end: int) -> bool:
+        """Whether a sequence still has all that a token at position `end` sees.
+
+        Even a full-size sliding-window cache gives away the cells that their own sequence no longer
+        sees (llama_kv_cache::find_slot): a beginning of it may then be gone, though not its end.
+        """
+        if not self.model.n_swa:
+            return True
+        first = int(C.llama_memory_seq_pos_min(self._memory, seq_id))
+        return 0 <= first <= max(0, end - self.model.n_swa)
+
+    def save(self, seq_id: int) -> bytes:
+        """The state of a sequence, as `restore` takes it."""
+        size = C.llama_state_seq_get_size(self.handle, seq_id)
+        buffer = (ctypes.c_uint8 * size)()
+        written = C.llama_state_seq_get_data(self.handle, buffer, size, seq_id)
+        return bytes(memoryview(buffer)[:written])
+
+    def restore(self, seq_id: int, state: bytes) -> bool:
+        """Fill an empty sequence with a state that `save` gave; False, and empty, if it fails."""
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        num_read = int(C.llama_state_seq_set_data(self.handle, buffer, len(state), seq_id))
+        if num_read != len(state):
+            self.forget(seq_id)
+            return False
+        return True
 
     def num_cells(self, seq_id: int) -> int:
         """Positions that a sequence holds."""

@@ -37,6 +37,9 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._residents)
 
+    def __contains__(self, seq_id: int) -> bool:
+        return seq_id in self._residents
+
     @property
     def seq_ids(self) -> list[int]:
         """Ids of the residents, the least recently used first."""
@@ -49,7 +52,7 @@ class PrefixCache:
             child = node.children.get(tokens[length]) if length < len(tokens) else None
             if child is None:
                 break
-            shared = _num_shared(child.tokens, tokens, length)
+            shared = num_shared(child.tokens, tokens, length)
             node, length = child, length + shared
             if shared < len(child.tokens):
                 break
@@ -101,14 +104,14 @@ class PrefixCache:
         child = node.children.get(tokens[start])
         if child is None:
             child = node.children[tokens[start]] = _Node(list(tokens[start:]))
-        elif (shared := _num_shared(child.tokens, tokens, start)) < len(child.tokens):
+        elif (shared := num_shared(child.tokens, tokens, start)) < len(child.tokens):
             rest = _Node(child.tokens[shared:], set(child.holders), child.children)
             child.tokens, child.children = child.tokens[:shared], {rest.tokens[0]: rest}
         return child, len(child.tokens)
 
 
-def _num_shared(run: list[int], tokens: Sequence[int], start: int) -> int:
-    """How many tokens of `run` stand in `tokens` from `start` on."""
+def num_shared(run: list[int], tokens: Sequence[int], start: int) -> int:
+    """How many of the first tokens of `run` stand in `tokens` from `start` on."""
     part = list(tokens[start : start + len(run)])
     if part == run:
         return len(run)

@@ -1,92 +1,61 @@
 """Which sequences are evaluated next: pure policy, without llama.cpp, threads or clock.
 
-First come, first served into a fixed number of sequences and KV cells, each admitted request with
-all the cells it can need, so that none can run out midway. Replies go on in every batch; waiting
-prompts are prefilled in what is left of its token budget.
+First come, first served into a fixed number of sequences and KV cells. Replies go on in every
+batch; waiting prompts are prefilled in what is left of its token budget.
 
 What a finished sequence leaves in the cache stays there as a resident until its place is needed; a
-request whose prompt begins like one is evaluated from where they part.
+request whose prompt begins like one, or like one that runs, is evaluated from where they part.
+
+A request is admitted with the cells of what is known and some for what will be generated. Where
+that was too little and no resident is left to make way, the youngest gives its cells back and is
+evaluated anew when there is room: the oldest always goes on.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from runtime.cells import CellLedger
 from runtime.errors import Overloaded, PromptTooLong
-from runtime.prefix_cache import Match, PrefixCache
+from runtime.plan import Admission, CacheStep, Forget, Limits, Plan, Restore, Share, Slice
+from runtime.prefix_cache import Match, PrefixCache, num_shared
 from runtime.sequence import EngineSequence
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of the scheduler. `batch_tokens` is the token budget of one step."""
-
-    sequences: int
-    cells: int
-    batch_tokens: int
-    waiting: int
-    residents: int = 0
-    """Finished sequences that are kept; their ids come on top of `sequences`."""
+ROOM = 128
+"""Cells that a request is admitted with for what it generates: a decision and a line or two."""
+MIN_GAIN = 16
+"""Tokens that must be spared to wait for another sequence, or to read a prefix from disk."""
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
-    """The next `count` tokens of a sequence, and whether the last one's outputs are wanted."""
+class _Start:
+    """What a sequence begins with: cells of another, or `num_stored` tokens of its prefix."""
 
-    sequence: EngineSequence
-    count: int
-    is_output: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One batch. With `embeddings` every token of it is an output, so prompts keep out of it."""
-
-    slices: list[Slice]
-    embeddings: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """Free the cells of a sequence from position `start` on."""
-
-    seq_id: int
-    start: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Let `target` have the first `end` cells of `source` too."""
-
-    source: int
-    target: int
-    end: int
-
-
-CacheStep: TypeAlias = Forget | Share
-"""What the KV cache has to do, in the order given."""
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """A sequence that runs from now on, and what the cache does first."""
-
-    sequence: EngineSequence
-    steps: list[CacheStep]
+    match: Match | None
+    num_stored: int
 
 
 class Scheduler:
-    """Holds the waiting and the running sequences, and the residents."""
+    """Holds the waiting and the running sequences, and the residents.
 
-    def __init__(self, limits: Limits) -> None:
+    `is_stored` says whether a prefix can be restored, `holds` whether the cache has all of a
+    sequence that a token at some position sees.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        is_stored: Callable[[Sequence[int]], bool] = lambda _: False,
+        holds: Callable[[int, int], bool] = lambda *_: True,
+    ) -> None:
         self.limits = limits
         self.waiting: deque[EngineSequence] = deque()
         self.running: list[EngineSequence] = []
+        self._is_stored, self._holds = is_stored, holds
         self._free_ids = list(range(limits.sequences + limits.residents - 1, -1, -1))
         self._cells = CellLedger(limits.cells)
         self._cache = PrefixCache()
+        self.num_preempted = 0
 
     @property
     def has_work(self) -> bool:
@@ -105,20 +74,16 @@ class Scheduler:
 
     @property
     def num_free_cells(self) -> int:
-        """KV cells that no admitted request may need: empty ones, and residents'."""
-        return self.limits.cells - self._cells.held_by(self._running_ids)
+        """KV cells that no running sequence has: empty ones, and residents'."""
+        return self.limits.cells - self._cells.held_by(_id(s) for s in self.running)
 
     @property
     def num_resident_cells(self) -> int:
         """KV cells that residents alone hold."""
         return self.num_free_cells - self._cells.num_free
 
-    @property
-    def _running_ids(self) -> list[int]:
-        return [sequence.seq_id for sequence in self.running if sequence.seq_id is not None]
-
     def check_fits(self, sequence: EngineSequence) -> None:
-        """Raise PromptTooLong if the sequence could never be admitted."""
+        """Raise PromptTooLong if the sequence could not be finished even alone."""
         if sequence.num_cells_needed > self.limits.cells:
             raise PromptTooLong(
                 f"{len(sequence.request.prompt)} prompt tokens and the reply need "
@@ -142,10 +107,11 @@ class Scheduler:
         """
         while self.waiting and len(self.running) < self.limits.sequences:
             sequence = self.waiting[0]
-            if sequence.num_cells_needed > self.num_free_cells:
+            start = self._find_start(sequence)
+            if start is None or not self._has_room(sequence, start.match):
                 return
             self.waiting.popleft()
-            yield Admission(sequence, self._place(sequence))
+            yield Admission(sequence, self._place(sequence, start))
 
     def remove(self, sequence: EngineSequence, *, is_kept: bool = False) -> list[CacheStep]:
         """Forget a sequence wherever it is; what of the cache is to be freed.
@@ -155,8 +121,7 @@ class Scheduler:
         if sequence.seq_id is None:
             self.waiting.remove(sequence)
             return []
-        seq_id, sequence.seq_id = sequence.seq_id, None
-        self.running.remove(sequence)
+        seq_id = self._take_id(sequence)
         tokens = sequence.tokens[: sequence.num_evaluated]
         known = self._cache.find(tokens)
         is_new = known is None or known.length < len(tokens)
@@ -168,18 +133,79 @@ class Scheduler:
             needless.append(self._evict())
         return [self._free(other) for other in needless]
 
-    def _place(self, sequence: EngineSequence) -> list[CacheStep]:
-        """Give a sequence its id and cells, residents making way; what the cache has to do."""
+    def plan(self, prompt_tokens: int | None = None) -> Plan:
+        """The next batch: replies first, then either due `<STATE>` tokens or prompt chunks.
+
+        Chunks have at most `prompt_tokens` tokens where replies go on meanwhile.
+        """
+        steps = self._make_room()
+        slices = [Slice(s, 1, is_output=True) for s in self.running if s.is_replying]
+        states = [Slice(s, 1, is_output=True) for s in self.running if s.is_at_state]
+        if states:
+            return Plan(slices + states, embeddings=True, steps=steps)
+        budget = self.limits.batch_tokens - len(slices)
+        if slices and prompt_tokens is not None:
+            budget = min(budget, prompt_tokens)
+        for sequence in self.running:
+            if sequence.is_replying or budget <= 0:
+                continue
+            count = min(_num_prefill(sequence), budget)
+            is_last = count == sequence.num_pending
+            slices.append(Slice(sequence, count, is_output=is_last))
+            budget -= count
+        return Plan(slices, embeddings=False, steps=steps)
+
+    def _find_start(self, sequence: EngineSequence) -> _Start | None:
+        """Where a sequence begins; None while one that runs is about to have more of it."""
         # one token at least is evaluated: its outputs are what is asked for
-        match = self._cache.find(sequence.request.prompt[:-1])
+        tokens = sequence.tokens[:-1]
+        known = [(other, num_shared(other.tokens, tokens, 0)) for other in self.running]
+        match = self._longest(tokens, known)
         length = match.length if match else 0
-        num_cells = sequence.num_cells_needed - length
-        if match:
+        num_prefix = sequence.request.num_prefix
+        if num_prefix >= length + MIN_GAIN and self._is_stored(tokens[:num_prefix]):
+            return _Start(None, num_prefix)
+        if any(n >= max(length, other.num_evaluated) + MIN_GAIN for other, n in known):
+            return None
+        return _Start(match, 0)
+
+    def _longest(
+        self, tokens: Sequence[int], known: Sequence[tuple[EngineSequence, int]]
+    ) -> Match | None:
+        """What a resident, or one that runs, has of the beginning of `tokens`."""
+        matches = [
+            Match(_id(other), min(length, other.num_evaluated), is_whole=False)
+            for other, length in known
+        ]
+        if resident := self._cache.find(tokens):
+            matches.insert(0, resident)
+        usable = [m for m in matches if m.length and self._holds(m.seq_id, m.length)]
+        return max(usable, key=lambda m: m.length, default=None)
+
+    def _has_room(self, sequence: EngineSequence, match: Match | None) -> bool:
+        """Whether there are cells, residents' included, to start with.
+
+        One that was preempted must be able to end, and those that run too: once is enough.
+        """
+        num_cells = _num_to_start(sequence)
+        if match and match.seq_id not in self._cache:
+            num_cells -= match.length
+        if sequence.num_preempted:
+            num_cells += sum(s.num_cells_needed - self._cells.num_of(_id(s)) for s in self.running)
+        return num_cells <= self.num_free_cells
+
+    def _place(self, sequence: EngineSequence, start: _Start) -> list[CacheStep]:
+        """Give a sequence its id and cells, residents making way; what the cache has to do."""
+        match = start.match
+        is_resident = match is not None and match.seq_id in self._cache
+        length = match.length if match else 0
+        num_cells = _num_to_start(sequence) - length
+        if match and is_resident:
             self._cache.touch(match.seq_id)
         steps: list[CacheStep] = []
-        while self._cells.num_free < num_cells and len(self._cache) > (match is not None):
+        while self._cells.num_free < num_cells and len(self._cache) > is_resident:
             steps.append(self._free(self._evict()))
-        if match and (match.is_whole or self._cells.num_free < num_cells):
+        if match and is_resident and (match.is_whole or self._cells.num_free < num_cells):
             sequence.seq_id = self._take_over(match, steps)
         else:
             sequence.seq_id = self._free_ids.pop()
@@ -187,7 +213,12 @@ class Scheduler:
                 self._cells.share(match.seq_id, sequence.seq_id, length)
                 steps.append(Share(match.seq_id, sequence.seq_id, length))
         self._cells.claim(sequence.seq_id, num_cells)
-        sequence.num_cached = sequence.num_evaluated = length
+        if start.num_stored:
+            length = start.num_stored
+            steps.append(Restore(sequence.seq_id, length))
+        sequence.num_evaluated = length
+        if not sequence.num_preempted:
+            sequence.num_cached = length
         self.running.append(sequence)
         return steps
 
@@ -198,6 +229,36 @@ class Scheduler:
             self._cells.cut(match.seq_id, match.length)
             steps.append(Forget(match.seq_id, match.length))
         return match.seq_id
+
+    def _make_room(self) -> list[CacheStep]:
+        """A cell for every known token of those that run, the oldest first."""
+        steps: list[CacheStep] = []
+        at = 0
+        while at < len(self.running):
+            sequence = self.running[at]
+            missing = len(sequence.tokens) - self._cells.num_of(_id(sequence))
+            if missing > self._cells.num_free and len(self._cache):
+                steps.append(self._free(self._evict()))
+            elif missing > self._cells.num_free:
+                steps.append(self._preempt(self.running[-1]))
+            else:
+                self._cells.claim(_id(sequence), max(0, missing))
+                at += 1
+        return steps
+
+    def _preempt(self, sequence: EngineSequence) -> CacheStep:
+        """Let a running sequence wait again, before all others."""
+        step = self._free(self._take_id(sequence))
+        sequence.num_evaluated = 0
+        sequence.num_preempted += 1
+        self.num_preempted += 1
+        self.waiting.appendleft(sequence)
+        return step
+
+    def _take_id(self, sequence: EngineSequence) -> int:
+        seq_id, sequence.seq_id = _id(sequence), None
+        self.running.remove(sequence)
+        return seq_id
 
     def _evict(self) -> int:
         """Take the least recently used resident out of the cache; its id."""
@@ -210,21 +271,16 @@ class Scheduler:
         self._free_ids.append(seq_id)
         return Forget(seq_id)
 
-    def plan(self) -> Plan:
-        """The next batch: replies first, then either due `<STATE>` tokens or prompt chunks."""
-        slices = [Slice(s, 1, is_output=True) for s in self.running if s.is_replying]
-        states = [Slice(s, 1, is_output=True) for s in self.running if s.is_at_state]
-        if states:
-            return Plan(slices + states, embeddings=True)
-        budget = self.limits.batch_tokens - len(slices)
-        for sequence in self.running:
-            if sequence.is_replying or budget <= 0:
-                continue
-            count = min(_num_prefill(sequence), budget)
-            is_last = count == sequence.num_pending
-            slices.append(Slice(sequence, count, is_output=is_last))
-            budget -= count
-        return Plan(slices, embeddings=False)
+
+def _id(sequence: EngineSequence) -> int:
+    assert sequence.seq_id is not None, "it runs"
+    return sequence.seq_id
+
+
+def _num_to_start(sequence: EngineSequence) -> int:
+    """Cells that a sequence is admitted with."""
+    needed = sequence.num_cells_needed
+    return needed if sequence.num_preempted else min(len(sequence.tokens) + ROOM, needed)
 
 
 def _num_prefill(sequence: EngineSequence) -> int:

@@ -37,13 +37,15 @@ class Request:
 
     With `on_state` the last token of `prompt` is `<STATE>`: its vector goes to the callback, whose
     tokens (at most MAX_DECISION_TOKENS) are appended before the reply is generated. Without it the
-    reply follows the prompt at once. `deadline` is a time of `time.monotonic()`.
+    reply follows the prompt at once. `deadline` is a time of `time.monotonic()`. The first
+    `num_prefix` tokens of the prompt, not all of it, are those that many requests begin with.
     """
 
     prompt: Sequence[int]
     sampling: SamplingParams = field(default_factory=SamplingParams)
     on_state: OnState | None = None
     deadline: float | None = None
+    num_prefix: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,8 @@ class EngineSequence:
     num_evaluated: int = 0
     num_decision: int = 0
     num_cached: int = 0
+    num_preempted: int = 0
+    """How often its cells were taken for an older one's; it is evaluated anew each time."""
     seq_id: int | None = None
     sampler: TokenSampler | None = None
     is_state_due: bool = field(init=False)
@@ -172,8 +176,9 @@ class EngineSequence:
 
     @property
     def is_replying(self) -> bool:
-        """Whether the next evaluation is that of one sampled token."""
-        return self.num_evaluated >= self.num_prompt and not self.is_state_due
+        """Whether the next evaluation is that of the token sampled last."""
+        is_prefilled = self.num_evaluated >= self.num_prompt and self.num_pending == 1
+        return is_prefilled and not self.is_state_due
 
     @property
     def is_at_state(self) -> bool:
@@ -183,7 +188,7 @@ class EngineSequence:
     @property
     def num_cells_needed(self) -> int:
         """KV cells that this request can need at most."""
-        decision = MAX_DECISION_TOKENS if self.request.on_state else 0
+        decision = MAX_DECISION_TOKENS if self.is_state_due else self.num_decision
         return len(self.request.prompt) + decision + self.request.sampling.max_tokens
 
     def is_late(self, now: float) -> bool:

@@ -221,7 +221,7 @@ class Dialogue:
             progress.decision = decision  # from here on it stands
             return progress.decision_tokens
 
-        return self._request(ask, prompt.tokens, on_state)
+        return self._request(ask, prompt, on_state)
 
     def _prompt(self, progress: Progress, notes: Sequence[str]) -> BuiltPrompt:
         """The turn appended to its conversation's transcript, or that written anew."""
@@ -269,11 +269,16 @@ class Dialogue:
                 f"{self.prompt_tokens}; raise PERSONA_PROMPT_TOKENS or shorten the text"
             )
         progress.prompt = BuiltPrompt(tokens, 0, segments)
-        return self._request(ask, tokens, None)
+        return self._request(ask, progress.prompt, None)
 
-    def _request(self, ask: AskRequest, tokens: list[int], on_state: OnState | None) -> Request:
-        deadline = time.monotonic() + self.deadline_s
-        return Request(tokens, ask.gen_params.sampling(LINE_END), on_state, deadline=deadline)
+    def _request(self, ask: AskRequest, prompt: BuiltPrompt, on_state: OnState | None) -> Request:
+        return Request(
+            prompt.tokens,
+            ask.gen_params.sampling(LINE_END),
+            on_state,
+            deadline=time.monotonic() + self.deadline_s,
+            num_prefix=prompt.num_prefix,
+        )
 
     def _decide(self, prediction: Prediction, progress: Progress) -> Decision:
         turn, trigger = progress.turn, self.world.trigger_def(progress.turn.scene)

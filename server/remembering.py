@@ -55,9 +55,10 @@ def _written(
         ending: list[Segment] = [said.npc, End()]
         tokens = [*prompt.tokens, *progress.decision_tokens, *encoder.encode(ending)]
         segments = [*prompt.segments, *progress.decided, *ending]
-        return Written(world, prompt.transcript, array("i", tokens), segments)
+        ids = array("i", tokens)
+        return Written(world, prompt.transcript, ids, segments, prompt.num_prefix)
     if written is None or written.world is not world:
         return None
     told = written.transcript.past_turn(said.player, said.npc)
     longer = written.tokens + array("i", encoder.encode(told))
-    return Written(world, written.transcript, longer, [*written.segments, *told])
+    return replace(written, tokens=longer, segments=[*written.segments, *told])

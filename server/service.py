@@ -3,10 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 
-from heads.bundle import Bundle, load_bundle
+from heads.bundle import Bundle, cache_folder, load_bundle
 from heads.loading import check_format, open_encoder
 from heads.session import HeadsSession
 from rag.calibration import read_calibration
@@ -19,13 +19,15 @@ from rag.world import World, read_world
 from runtime.context_config import MAX_SEQUENCES
 from runtime.encoder import PromptEncoder
 from runtime.engine import Engine
-from runtime.llama_backend import LlamaContext, LlamaModel
+from runtime.llama_backend import LlamaContext, LlamaModel, llama_version
+from runtime.prefix_store import PrefixStore
 from server.pipeline import Dialogue
 from server.sessions import Sessions
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+PREFIXES = "prefixes"
 _REPORTED_TEXTS = 512
 
 
@@ -85,35 +87,56 @@ def open_service(
     model = LlamaModel(bundle.model)
     try:
         encoder = open_encoder(bundle, model)
-        num_sequences = min(settings.n_sequences + settings.n_residents, MAX_SEQUENCES)
-        config = bundle.manifest.context.config(
-            n_ctx=settings.n_ctx, n_seq_max=num_sequences, n_threads=settings.threads
-        )
-        context = LlamaContext(model, config)
-        try:
-            max_residents = config.n_seq_max - min(settings.n_sequences, config.n_seq_max)
-            with Engine(
-                context, max_waiting=settings.max_waiting, max_residents=max_residents
-            ) as engine:
-                dialogue = Dialogue(
-                    engine=engine,
-                    encoder=encoder,
-                    heads=heads,
-                    world=world,
-                    bundle_id=bundle.id,
-                    retriever=retriever,
-                    note_tokens=settings.note_tokens,
-                    prompt_tokens=min(settings.prompt_tokens, settings.n_ctx // 2),
-                    deadline_s=settings.deadline_ms / 1e3,
-                    on_overload=settings.on_overload,
-                    fallback=settings.fallback,
-                    sessions=Sessions(settings.n_conversations),
-                )
-                yield Service(settings, bundle, engine, encoder, heads, embedder, dialogue)
-        finally:
-            context.close()
+        with open_engine(settings, bundle, model) as engine:
+            dialogue = Dialogue(
+                engine=engine,
+                encoder=encoder,
+                heads=heads,
+                world=world,
+                bundle_id=bundle.id,
+                retriever=retriever,
+                note_tokens=settings.note_tokens,
+                prompt_tokens=min(settings.prompt_tokens, settings.n_ctx // 2),
+                deadline_s=settings.deadline_ms / 1e3,
+                on_overload=settings.on_overload,
+                fallback=settings.fallback,
+                sessions=Sessions(settings.n_conversations),
+            )
+            yield Service(settings, bundle, engine, encoder, heads, embedder, dialogue)
     finally:
         model.close()
+
+
+@contextmanager
+def open_engine(settings: Settings, bundle: Bundle, model: LlamaModel) -> Iterator[Engine]:
+    """The engine on its thread, with what it keeps in the KV cache and on disk.
+
+    Raises ModelError.
+    """
+    has_prefixes = settings.prefix_mb > 0
+    num_sequences = settings.n_sequences + settings.n_residents + has_prefixes
+    config = bundle.manifest.context.config(
+        n_ctx=settings.n_ctx,
+        n_seq_max=min(num_sequences, MAX_SEQUENCES),
+        n_threads=settings.threads,
+    )
+    num_running = min(settings.n_sequences, config.n_seq_max - has_prefixes)
+    with ExitStack() as stack:
+        prefixes = None
+        if has_prefixes:
+            key = f"{bundle.id} {bundle.manifest.context} llama-cpp-python {llama_version()}"
+            folder = cache_folder() / PREFIXES
+            prefixes = PrefixStore(folder, key, settings.prefix_mb * 10**6)
+            stack.callback(prefixes.close)
+        context = stack.enter_context(closing(LlamaContext(model, config)))
+        yield stack.enter_context(
+            Engine(
+                context,
+                max_waiting=settings.max_waiting,
+                max_residents=config.n_seq_max - num_running - has_prefixes,
+                prefixes=prefixes,
+            )
+        )
 
 
 def open_retriever(

@@ -40,6 +40,8 @@ class Written:
     transcript: Transcript
     tokens: "array[int]"
     segments: list[Segment]
+    num_prefix: int
+    """Tokens of the NPC's block, with which it begins."""
 
 
 @dataclass(slots=True)

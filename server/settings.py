@@ -42,6 +42,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Requests evaluated together."""
     n_residents: Annotated[int, msgspec.Meta(ge=0, le=255)] = 24
     """Finished requests whose KV cells are kept for the next one that begins like them."""
+    prefix_mb: Annotated[int, msgspec.Meta(ge=0)] = 512
+    """Megabytes of disk for what was evaluated of the NPCs' descriptions, so that a restarted
+    server answers its first player warm; 0: none."""
     n_conversations: Count = 1_024
     """Conversations whose transcripts are remembered."""
     threads: Count = msgspec.field(default_factory=_num_cores)

@@ -25,6 +25,8 @@ class BuiltPrompt:
     """What the tokens say, for `explain`."""
     transcript: Transcript = field(default_factory=Transcript)
     """What they have shown: the next turn is appended to it."""
+    num_prefix: int = 0
+    """Tokens of the NPC's block, which her other conversations begin with too."""
 
 
 def build_prompt(
@@ -49,7 +51,8 @@ def build_prompt(
     past = _recent_turns(turn.history, transcript, encoder, room)
     tokens = [*head, *(token for _, ids in past for token in ids), *tail]
     segments = [*opening, *(part for parts, _ in past for part in parts), *closing]
-    return BuiltPrompt(tokens, len(turn.history) - len(past), segments, transcript)
+    num_dropped = len(turn.history) - len(past)
+    return BuiltPrompt(tokens, num_dropped, segments, transcript, len(head))
 
 
 def append_turn(
@@ -59,7 +62,8 @@ def append_turn(
     transcript = deepcopy(written.transcript)
     closing = transcript.open_turn(_asked(turn, written.world, notes))
     tokens = [*written.tokens, *encoder.encode(closing)]
-    return BuiltPrompt(tokens, 0, [*written.segments, *closing], transcript)
+    segments = [*written.segments, *closing]
+    return BuiltPrompt(tokens, 0, segments, transcript, written.num_prefix)
 
 
 def _asked(turn: AskedTurn, world: World, notes: Sequence[str]) -> Turn:

@@ -9,6 +9,7 @@ from runtime.context_config import ContextConfig
 from runtime.encoder import PromptEncoder, find_special_ids
 from runtime.engine import Engine
 from runtime.llama_backend import Chunk, LlamaContext, LlamaModel, Vector
+from runtime.prefix_store import PrefixStore
 from runtime.sampling import SamplingParams
 from runtime.sequence import (
     Done,
@@ -19,6 +20,7 @@ from runtime.sequence import (
     State,
     Token,
 )
+from runtime.step_budget import StepBudget
 
 SMALL = ContextConfig(n_ctx=2048, n_seq_max=4, n_batch=64, n_threads=1, n_threads_batch=1)
 EXACT = replace(SMALL, kv_type="f32", flash_attention=False)
@@ -76,6 +78,13 @@ class RecordingContext(LlamaContext):
         return True
 
 
+class WholeBatches(StepBudget):
+    """Prompts fill every batch, however long it takes: what is evaluated when does not depend on
+    the machine."""
+
+    num_tokens = 10_000
+
+
 @contextmanager
 def open_context(model: LlamaModel, config: ContextConfig = SMALL) -> Iterator[RecordingContext]:
     """A fresh context, closed at the end."""
@@ -93,10 +102,17 @@ def by_hand(
     *,
     max_waiting: int = 64,
     max_residents: int = 0,
+    prefixes: PrefixStore | None = None,
 ) -> Iterator["Bench"]:
     """An engine without its thread: the test calls `step`."""
     with open_context(model, config) as context:
-        engine = Engine(context, max_waiting=max_waiting, max_residents=max_residents)
+        engine = Engine(
+            context,
+            max_waiting=max_waiting,
+            max_residents=max_residents,
+            prefixes=prefixes,
+            budget=WholeBatches(),
+        )
         try:
             yield Bench(engine, context)
         finally:

@@ -10,7 +10,7 @@ import pytest
 from runtime.encoder import PromptEncoder
 from runtime.llama_backend import Chunk, LlamaModel, Vector
 from runtime.prompt import End
-from runtime.sequence import FinishReason
+from runtime.sequence import FinishReason, Request
 from tests.runtime.conversation import LINES, decision, prompts, request, turn_segments
 from tests.runtime.driving import (
     EXACT,
@@ -146,3 +146,29 @@ def test_residents_make_way_for_a_request_that_needs_the_room(qwen: LlamaModel) 
         again = bench.finish_one(request(encoder, first, greedy(NUM_REPLY)))
         expected = plain_greedy(qwen, [*first, *decision(encoder)], NUM_REPLY)
         assert list(again.done.tokens) == expected
+
+
+def test_a_beginning_that_a_sliding_window_gave_away_is_evaluated_again(
+    tiny_models: dict[str, LlamaModel],
+) -> None:
+    """llama.cpp lends the cells that their own sequence no longer sees to whoever comes next."""
+    model = tiny_models["gemma3"]
+    encoder = make_encoder(model)
+    prompt = prompts(encoder)[3]
+    alike = [*prompt[:100], *encoder.encode(["quite another thing"]), prompt[-1]]
+    small, large = (Request([*range(start, 320)], greedy(1)) for start in (300, 20))
+    with by_hand(model, EXACT, max_residents=2) as bench:
+        bench.finish_one(small)
+        client = bench.submit(request(encoder, prompt, greedy(NUM_REPLY)))
+        bench.engine.step()
+        seq_id = client.sequence.seq_id
+        assert seq_id is not None
+        bench.finish_one(replace(small, prompt=small.prompt[1:]))  # the first small one makes way
+        assert bench.context.holds(seq_id, 100)
+        bench.finish_one(replace(large, on_state=lambda _: []))  # into the cells it left, and on
+        assert not bench.context.holds(seq_id, 100)
+        assert bench.context.holds(seq_id, bench.context.num_cells(seq_id)), "its end is there"
+        client = bench.finish_one(request(encoder, alike, greedy(NUM_REPLY)))
+    cold = plain_greedy(model, [*alike, *decision(encoder)], NUM_REPLY)
+    assert list(client.done.tokens) == cold
+    assert client.done.usage.cached_tokens == 0

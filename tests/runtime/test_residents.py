@@ -1,13 +1,16 @@
 """Residents played without a model: a cache of lists does what the scheduler says."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from runtime.errors import Overloaded
+from runtime.plan import Admission, CacheStep, Forget, Limits, Restore, Share
 from runtime.sampling import SamplingParams
-from runtime.scheduler import Admission, CacheStep, Forget, Limits, Scheduler, Share
+from runtime.scheduler import Scheduler
 from runtime.sequence import EngineSequence, Request
 
 LIMITS = Limits(sequences=2, cells=120, batch_tokens=16, waiting=4, residents=2)
@@ -19,9 +22,13 @@ class Cache:
     def __init__(self) -> None:
         self.cells: dict[int, list[list[int]]] = {}
 
-    def do(self, steps: list[CacheStep]) -> None:
+    def do(self, steps: list[CacheStep], tokens: Sequence[int] = ()) -> None:
         for step in steps:
-            if isinstance(step, Share):
+            if isinstance(step, Restore):
+                assert not self.cells.get(step.seq_id), "it is empty"
+                assert tokens, "only an admission restores"
+                self.evaluate(step.seq_id, tokens[: step.end])
+            elif isinstance(step, Share):
                 assert not self.cells.get(step.target), "a target is empty"
                 assert step.end <= len(self.cells[step.source])
                 self.cells[step.target] = self.cells[step.source][: step.end]
@@ -31,7 +38,7 @@ class Cache:
     def tokens(self, seq_id: int) -> list[int]:
         return [cell[0] for cell in self.cells.get(seq_id, [])]
 
-    def evaluate(self, seq_id: int, tokens: list[int]) -> None:
+    def evaluate(self, seq_id: int, tokens: Sequence[int]) -> None:
         self.cells.setdefault(seq_id, []).extend([token] for token in tokens)
 
     @property
@@ -48,12 +55,28 @@ class ResidentsMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler, self.cache = Scheduler(LIMITS), Cache()
+        self.stored: set[int] = set()
+        self.scheduler, self.cache = Scheduler(LIMITS, self.is_stored), Cache()
         self.open: list[EngineSequence] = []
 
-    @rule(head=st.integers(1, 2), rest=st.lists(st.integers(1, 2), max_size=50))
-    def arrive(self, head: int, rest: list[int]) -> None:
-        arrived = sequence([head] * 10 + rest)
+    def is_stored(self, prefix: Sequence[int]) -> bool:
+        return prefix[0] in self.stored and len(prefix) == 20
+
+    @rule(head=st.integers(1, 3))
+    def store(self, head: int) -> None:
+        self.stored ^= {head}
+
+    @rule(
+        head=st.integers(1, 3),
+        rest=st.lists(st.integers(1, 2), max_size=50),
+        max_tokens=st.integers(1, 40),
+    )
+    def arrive(self, head: int, rest: list[int], max_tokens: int) -> None:
+        num_prefix = 20 if rest else 0
+        asked = Request(
+            [head] * 20 + rest, SamplingParams(max_tokens=max_tokens), num_prefix=num_prefix
+        )
+        arrived = EngineSequence(asked, lambda _: None)
         try:
             self.scheduler.add(arrived)
         except Overloaded:
@@ -70,7 +93,9 @@ class ResidentsMachine(RuleBasedStateMachine):
     def step(self, token: int) -> None:
         for admission in self.scheduler.admit():
             self.begin(admission)
-        for part in self.scheduler.plan().slices:
+        plan = self.scheduler.plan()
+        self.cache.do(plan.steps)
+        for part in plan.slices:
             running = part.sequence
             assert running.seq_id is not None
             assert self.cache.tokens(running.seq_id) == running.tokens[: running.num_evaluated]
@@ -83,11 +108,13 @@ class ResidentsMachine(RuleBasedStateMachine):
                     self.finish(running, is_kept=True)
 
     def begin(self, admission: Admission) -> None:
-        self.cache.do(admission.steps)
         begun = admission.sequence
+        self.cache.do(admission.steps, begun.tokens)
         assert begun.seq_id is not None
         assert self.cache.tokens(begun.seq_id) == begun.tokens[: begun.num_evaluated]
-        assert begun.num_cached == begun.num_evaluated < len(begun.request.prompt)
+        assert begun.num_evaluated < len(begun.tokens)
+        if not begun.num_preempted:
+            assert begun.num_cached == begun.num_evaluated < len(begun.request.prompt)
 
     def finish(self, ended: EngineSequence, is_kept: bool) -> None:
         self.cache.do(self.scheduler.remove(ended, is_kept=is_kept))
@@ -97,8 +124,6 @@ class ResidentsMachine(RuleBasedStateMachine):
     def the_cache_never_holds_more_than_it_has(self) -> None:
         assert self.cache.num_used <= LIMITS.cells
         assert self.scheduler.num_residents <= LIMITS.residents
-        claimed = LIMITS.cells - self.scheduler.num_free_cells
-        assert claimed <= sum(s.num_cells_needed for s in self.scheduler.running)
         assert self.scheduler.num_resident_cells >= 0
 
     @invariant()
@@ -108,7 +133,7 @@ class ResidentsMachine(RuleBasedStateMachine):
         assert len(holding - running) == self.scheduler.num_residents
 
     def teardown(self) -> None:
-        for _ in range(400):
+        for _ in range(800):
             if not self.open:
                 break
             self.step(token=1)

@@ -1,12 +1,14 @@
 """The scheduler's policy, played without a model: who is admitted, and what a batch holds."""
 
 from collections.abc import Callable
+from itertools import count
 
 import pytest
 
 from runtime.errors import Overloaded, PromptTooLong
+from runtime.plan import Forget, Limits, Plan, Restore, Share
 from runtime.sampling import SamplingParams
-from runtime.scheduler import Limits, Plan, Scheduler
+from runtime.scheduler import MIN_GAIN, ROOM, Scheduler
 from runtime.sequence import MAX_DECISION_TOKENS, EngineSequence, Request
 
 LIMITS = Limits(sequences=3, cells=1000, batch_tokens=16, waiting=4)
@@ -17,12 +19,21 @@ def make_scheduler(**changes: int) -> Scheduler:
     return Scheduler(Limits(**(values | changes)))
 
 
+_tokens = count(100)
+
+
 def make_sequence(
-    num_prompt: int = 5, *, max_tokens: int = 4, with_state: bool = False
+    num_prompt: int = 5,
+    *,
+    max_tokens: int = 4,
+    with_state: bool = False,
+    token: int | None = None,
 ) -> EngineSequence:
+    """A prompt of one token over and over, of its own unless it is given."""
     on_state: Callable[..., list[int]] | None = (lambda _: [1]) if with_state else None
     sampling = SamplingParams(max_tokens=max_tokens)
-    return EngineSequence(Request([7] * num_prompt, sampling, on_state), lambda _: None)
+    token = next(_tokens) if token is None else token
+    return EngineSequence(Request([token] * num_prompt, sampling, on_state), lambda _: None)
 
 
 def add(scheduler: Scheduler, *sequences: EngineSequence) -> None:
@@ -68,12 +79,99 @@ def test_admitted_sequences_have_ids_of_their_own() -> None:
     assert scheduler.num_claimed == 3
 
 
-def test_a_request_claims_all_the_cells_that_it_can_need() -> None:
+def test_a_request_claims_its_prompt_and_some_room_or_less_if_it_cannot_need_that() -> None:
     scheduler = make_scheduler()
     admit(
         scheduler, make_sequence(5, max_tokens=4), make_sequence(6, max_tokens=3, with_state=True)
     )
-    assert scheduler.num_free_cells == 1000 - (5 + 4) - (6 + 3 + MAX_DECISION_TOKENS)
+    assert ROOM < MAX_DECISION_TOKENS
+    assert scheduler.num_free_cells == 1000 - (5 + 4) - (6 + ROOM)
+
+
+def test_the_youngest_gives_its_cells_to_an_older_reply_and_goes_on_later() -> None:
+    scheduler = make_scheduler(cells=500)
+    older, younger = (make_sequence(20, max_tokens=300) for _ in range(2))
+    admit(scheduler, older, younger)
+    while younger in scheduler.running:
+        plan = scheduler.plan()
+        advance(plan)
+    assert len(older.tokens) + len(younger.tokens) > 500
+    assert [step.seq_id for step in plan.steps if isinstance(step, Forget)] == [1]
+    assert (list(scheduler.waiting), younger.num_evaluated) == ([younger], 0)
+    assert (scheduler.num_preempted, younger.num_preempted) == (1, 1)
+    while len(older.reply) < 300:
+        assert admitted(scheduler) == [], "it would have to give way again"
+        advance(scheduler.plan())
+    num_replied = len(younger.reply)
+    scheduler.remove(older)
+    assert admitted(scheduler) == [younger]
+    while len(younger.reply) == num_replied:
+        plan = scheduler.plan()
+        assert all(part.count == 16 for part in plan.slices) or plan.slices[0].is_output
+        advance(plan)
+    assert younger.num_evaluated == 20 + num_replied
+
+
+def test_a_resident_makes_way_before_anyone_is_preempted() -> None:
+    scheduler = make_scheduler(cells=500, residents=2)
+    gone = make_sequence(100, max_tokens=4)
+    admit(scheduler, gone)
+    gone.num_evaluated = 100
+    scheduler.remove(gone, is_kept=True)
+    speaker = make_sequence(60, max_tokens=400)
+    admit(scheduler, speaker)
+    while scheduler.num_residents:
+        plan = scheduler.plan()
+        advance(plan)
+    assert plan.steps == [Forget(0)]
+    assert len(speaker.tokens) > 400
+    assert scheduler.running == [speaker]
+
+
+def test_a_prompt_waits_while_another_evaluates_what_they_begin_with() -> None:
+    scheduler = make_scheduler()
+    first, second = (make_sequence(100, token=7) for _ in range(2))
+    admit(scheduler, first, second)
+    while first.num_evaluated + MIN_GAIN <= 99:
+        assert scheduler.running == [first]
+        advance(scheduler.plan())
+        found = list(scheduler.admit())
+    assert [admission.steps for admission in found] == [[Share(0, 1, first.num_evaluated)]]
+    assert second.num_cached == second.num_evaluated == first.num_evaluated
+
+
+def test_what_another_evaluates_is_not_waited_for_once_it_is_gone() -> None:
+    scheduler = make_scheduler()
+    first, second = (make_sequence(100, token=7) for _ in range(2))
+    admit(scheduler, first, second)
+    scheduler.remove(first)
+    assert admitted(scheduler) == [second]
+
+
+def test_a_stored_prefix_is_restored_where_nothing_in_the_cache_is_as_long() -> None:
+    stored = [7] * 40
+    scheduler = Scheduler(LIMITS, lambda tokens: list(tokens) == stored)
+    first, second = (
+        EngineSequence(Request([7] * 40 + [n] * 9, num_prefix=40), lambda _: None) for n in (1, 2)
+    )
+    add(scheduler, first, second)
+    found = list(scheduler.admit())
+    assert [step for admission in found for step in admission.steps] == [
+        Restore(0, 40),
+        Share(0, 1, 40),
+    ]
+    assert first.num_evaluated == second.num_evaluated == 40
+
+
+def test_prompts_have_no_more_than_their_share_of_a_batch_with_replies() -> None:
+    scheduler, talker = make_scheduler(), make_sequence(5)
+    admit(scheduler, talker)
+    advance(scheduler.plan())
+    newcomer = make_sequence(20)
+    admit(scheduler, newcomer)
+    assert counts(scheduler.plan(3)) == [(talker, 1, True), (newcomer, 3, False)]
+    scheduler.remove(talker)
+    assert counts(scheduler.plan(3)) == [(newcomer, 16, False)], "nobody has to wait"
 
 
 def test_a_small_request_does_not_overtake_a_large_one_that_waits_for_cells() -> None:

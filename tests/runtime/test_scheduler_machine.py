@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from runtime.errors import Overloaded, PromptTooLong
+from runtime.plan import Limits, Plan
 from runtime.sampling import SamplingParams
-from runtime.scheduler import Limits, Plan, Scheduler
+from runtime.scheduler import Scheduler
 from runtime.sequence import EngineSequence, Request
 
 LIMITS = Limits(sequences=3, cells=700, batch_tokens=8, waiting=5)
@@ -19,11 +20,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         super().__init__()
         self.scheduler = Scheduler(LIMITS)
         self.open: list[EngineSequence] = []
+        self.num_arrived = 0
 
-    @rule(num_prompt=st.integers(1, 400), max_tokens=st.integers(1, 60), decides=st.booleans())
-    def arrive(self, num_prompt: int, max_tokens: int, decides: bool) -> None:
+    @rule(num_prompt=st.integers(1, 400), num_reply=st.integers(1, 250), decides=st.booleans())
+    def arrive(self, num_prompt: int, num_reply: int, decides: bool) -> None:
         on_state = (lambda _: [1]) if decides else None
-        request = Request([7] * num_prompt, SamplingParams(max_tokens=max_tokens), on_state)
+        self.num_arrived += 1  # no prompt begins like another: see test_residents for that
+        prompt = [self.num_arrived] * num_prompt
+        request = Request(prompt, SamplingParams(max_tokens=num_reply), on_state)
         sequence = EngineSequence(request, lambda _: None)
         try:
             self.scheduler.add(sequence)
@@ -40,10 +44,17 @@ class SchedulerMachine(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject) -> None:
         self.end(data.draw(st.sampled_from(self.open)))
 
-    @rule(decision=st.integers(1, 20), stop=st.booleans())
+    @rule(decision=st.integers(1, 20), stop=st.booleans(), count=st.integers(1, 60))
+    def steps(self, decision: int, stop: bool, count: int) -> None:
+        for _ in range(count - 1):
+            self.step(decision, stop=False)
+        self.step(decision, stop)
+
     def step(self, decision: int, stop: bool) -> None:
         list(self.scheduler.admit())
+        oldest = self.scheduler.running[:1]
         plan = self.scheduler.plan()
+        assert self.scheduler.running[:1] == oldest, "the oldest is never preempted"
         self.check(plan)
         for part in plan.slices:
             sequence = part.sequence
@@ -83,17 +94,22 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert [s for s in self.open if s.seq_id is not None] == running, "in order of arrival"
         assert [s for s in self.open if s.seq_id is None] == list(waiting)
         assert len({s.seq_id for s in running}) == len(running) == self.scheduler.num_claimed
-        claimed = sum(s.num_cells_needed for s in running)
-        assert self.scheduler.num_free_cells == LIMITS.cells - claimed >= 0
+        used = sum(s.num_evaluated for s in running)
+        assert used <= LIMITS.cells - self.scheduler.num_free_cells
+        assert self.scheduler.num_free_cells >= 0
 
     @invariant()
-    def nobody_evaluates_more_than_was_claimed(self) -> None:
+    def nobody_evaluates_more_than_it_said(self) -> None:
         assert all(len(s.tokens) <= s.num_cells_needed for s in self.open)
+
+    @invariant()
+    def nobody_is_preempted_twice(self) -> None:
+        assert all(s.num_preempted <= 1 for s in self.open)
 
     def teardown(self) -> None:
         """Whatever was left open ends in a bounded number of steps."""
-        # A step evaluates a token at least, of the sequences that run.
-        bound = sum(s.num_cells_needed for s in self.open)
+        # a step evaluates a token at least, and none more often than twice
+        bound = 2 * sum(s.num_cells_needed for s in self.open)
         for _ in range(bound):
             if not self.open:
                 break

@@ -12,6 +12,7 @@ from tests.runtime.conversation import decision, prompts, request
 from tests.runtime.driving import SMALL, Bench, by_hand, greedy, make_encoder
 from tests.runtime.heads_agreement import MAX_SHARE_OF_A_TURN, shares_of_a_turn
 from tests.runtime.reference import two_pass
+from tests.runtime.scripted import script_samplers
 
 WHOLE = replace(SMALL, n_batch=512)
 
@@ -86,9 +87,10 @@ def states_alone(model: LlamaModel, config: ContextConfig) -> list[Vector]:
 
 
 def test_riding_with_others_moves_state_by_less_than_a_quarter_of_a_turn(
-    model: LlamaModel,
+    model: LlamaModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = make_encoder(model)
+    script_samplers(monkeypatch, [40])  # nobody stops before the last is at her state
     with by_hand(model, WHOLE) as bench:
         clients = bench.finish(*(request(encoder, prompt) for prompt in prompts(encoder)))
         assert any(b.embeddings and b.num_tokens > 1 for b in bench.context.batches)

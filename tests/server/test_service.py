@@ -12,7 +12,7 @@ from runtime.errors import ModelError
 from server.settings import Settings
 from tests.heads.bundles import entry_of, write_heads
 from tests.rag.worlds import write_json
-from tests.server.serving import opened
+from tests.server.serving import ask_body, client_of, opened
 from tests.server.small_world import write_small_world
 
 
@@ -126,3 +126,17 @@ def test_flags_that_the_heads_do_not_predict_are_warned_of_once(
         pass
     (warning,) = [r.message for r in caplog.records if "never apply" in r.message]
     assert warning == "documents of the world never apply: the bundle has no flag 'dance'"
+
+
+def test_the_first_turn_after_a_restart_begins_at_her_description(
+    tiny_bundle: Path, small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERSONA_CACHE", str(tmp_path))
+    cached: list[int] = []
+    for text in ("hello there", "hello there", "quite another thing to say"):
+        with opened(tiny_bundle, small_world, prefix_mb=10) as service, client_of(service) as asker:
+            answer = asker.post("/ask", json=ask_body(text)).json()
+            cached.append(answer["meta"]["usage"]["cached_tokens"])
+    assert cached[0] == 0
+    assert cached[1] == cached[2] > 10
+    assert len(list((tmp_path / "prefixes").iterdir())) == 1
