@@ -259,16 +259,21 @@ class Engine:
                 self._finish(sequence, FinishReason.CANCELLED)
             elif sequence.is_late(now):
                 self._finish(sequence, FinishReason.DEADLINE)
+        admissions = self._scheduler.admit()
+        while True:
+            with self._changed:
+                admission = next(admissions, None)
+            if admission is None:
+                break
+            sequence = admission.sequence
+            self._arrange(admission.steps, sequence)
+            sequence.watch.mark("queue")
+            if sequence.sampler is None:
+                sequence.sampler = Sampler(sequence.request.sampling, self._model.n_vocab)
         with self._changed:
-            for admission in self._scheduler.admit():
-                sequence = admission.sequence
-                self._arrange(admission.steps, sequence)
-                sequence.watch.mark("queue")
-                if sequence.sampler is None:
-                    sequence.sampler = Sampler(sequence.request.sampling, self._model.n_vocab)
             plan = self._scheduler.plan(self._budget.num_tokens)
-            self._arrange(plan.steps)
-            return plan
+        self._arrange(plan.steps)
+        return plan
 
     def _evaluate(self, plan: Plan) -> list[int]:
         chunks = []
