@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from heads.session import Prediction
-from heads.spec import DeltaSpec, FlagSpec, HeadSpec
+from heads.spec import FlagSpec, HeadSpec
+from rag.deltas import bounded
 from rag.documents import DeltaPolicy, Lang, localise
 from rag.flags import FlagRule
 from runtime.prompt import format_decision
@@ -64,14 +65,6 @@ def no_change(spec: HeadSpec) -> Decision:
     return Decision(
         {head.name: 0.0 for head in spec.delta}, {h.name: False for h in spec.flags}, {}
     )
-
-
-def bounded(value: float, head: DeltaSpec, policy: DeltaPolicy | None = None) -> float:
-    """A delta inside the head's range and the world's policy, to three decimals."""
-    policy = policy or DeltaPolicy()
-    low = max(head.min, policy.min, -policy.per_turn_cap)
-    high = min(head.max, policy.max, policy.per_turn_cap)
-    return round(max(low, min(high, value)), 3) + 0.0  # no -0.0
 
 
 def _flag_detail(score: float, head: FlagSpec, rule: FlagRule, lang: Lang) -> FlagDetail:

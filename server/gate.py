@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 
 from heads.spec import HeadSpec
 from rag.conditions import Unmet, unmet
+from rag.deltas import bounded
 from rag.documents import TriggerMeta
 from rag.triggers import Fired
 from rag.world import World
-from server.decide import Decision, bounded, no_change
+from server.decide import Decision, no_change
 from server.fallback import Reason
 from server.turn import AskedTurn
 

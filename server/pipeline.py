@@ -101,10 +101,11 @@ class Dialogue:
         other failure ends in an authored line.
         """
         key = turn.session_id, turn.persona.npc_id
+        deadline = time.monotonic() + self.deadline_s
         try:
             async with self.sessions.turn(key, self.deadline_s) as conversation:
                 turn, history = recall_history(ask, turn, conversation)
-                progress = Progress(turn, conversation, history, ask.precheck_passed)
+                progress = Progress(turn, conversation, history, ask.precheck_passed, deadline)
                 is_over = False
                 try:
                     async with aclosing(self._answer_turn(ask, progress)) as events:
@@ -209,9 +210,7 @@ class Dialogue:
             yield TokenEvent(last)
 
     def _main_request(self, ask: AskRequest, progress: Progress) -> Request:
-        notes = self._recall(progress)
-        prompt = self._prompt(progress, notes)
-        progress.prompt = prompt
+        progress.prompt = self._prompt(progress, self._recall(progress))
 
         def on_state(vector: Vector) -> list[int]:
             prediction = self.heads.predict(vector)
@@ -221,14 +220,14 @@ class Dialogue:
             progress.decision = decision  # from here on it stands
             return progress.decision_tokens
 
-        return self._request(ask, prompt, on_state)
+        return self._request(ask, progress, on_state)
 
     def _prompt(self, progress: Progress, notes: Sequence[str]) -> BuiltPrompt:
         """The turn appended to its conversation's transcript, or that written anew."""
         turn, conversation = progress.turn, progress.conversation
         written, past = conversation.written, conversation.turns
-        if written and written.world is self.world:
-            prompt = append_turn(written, turn, self.encoder, notes)
+        if written and written.is_of(self.world):
+            prompt = append_turn(written, turn, self.world, self.encoder, notes)
             if len(prompt.tokens) <= self.prompt_tokens:
                 return prompt
             past = past[(len(past) + 1) // 2 :]
@@ -239,7 +238,7 @@ class Dialogue:
         num_dropped = len(conversation.turns) - len(past) + prompt.num_dropped
         if num_dropped:
             conversation.forget_oldest(num_dropped)
-        return replace(prompt, num_dropped=num_dropped)
+        return replace(prompt, num_dropped=num_dropped + conversation.num_left_out)
 
     def _recall(self, progress: Progress) -> list[str]:
         """The notes that the utterance calls to mind, as far as the budget goes."""
@@ -269,14 +268,16 @@ class Dialogue:
                 f"{self.prompt_tokens}; raise PERSONA_PROMPT_TOKENS or shorten the text"
             )
         progress.prompt = BuiltPrompt(tokens, 0, segments)
-        return self._request(ask, progress.prompt, None)
+        return self._request(ask, progress, None)
 
-    def _request(self, ask: AskRequest, prompt: BuiltPrompt, on_state: OnState | None) -> Request:
+    def _request(self, ask: AskRequest, progress: Progress, on_state: OnState | None) -> Request:
+        prompt = progress.prompt
+        assert prompt is not None, "it is built"
         return Request(
             prompt.tokens,
             ask.gen_params.sampling(LINE_END),
             on_state,
-            deadline=time.monotonic() + self.deadline_s,
+            deadline=progress.deadline,
             num_prefix=prompt.num_prefix,
         )
 

@@ -4,9 +4,9 @@ import re
 import time
 from collections.abc import Sequence
 
+from rag.deltas import bounded
 from runtime.prompt import LINE_END, Segment, Special, decision_segments, format_decision
 from runtime.sequence import Request, Token, Vector
-from server.decide import bounded
 from server.errors import DeadlinePassed, InvalidField
 from server.reply import ReplyCleaner
 from server.schemas import Prediction, PredictRequest

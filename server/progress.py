@@ -26,6 +26,8 @@ class Progress:
     conversation: Conversation = field(default_factory=Conversation)
     history: History = "fresh"
     precheck_passed: bool | None = None
+    deadline: float | None = None
+    """When the line must be finished or replaced, on `time.monotonic()`: waiting counts."""
     closed: Closed | None = None
     vector: Vector | None = None
     """The utterance, embedded."""

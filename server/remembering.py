@@ -2,6 +2,7 @@
 
 from array import array
 from dataclasses import replace
+from weakref import ref
 
 from rag.world import World
 from runtime.encoder import PromptEncoder
@@ -23,6 +24,7 @@ def recall_history(
     """
     told = turn.history
     history: History = "continued" if conversation.turns else "fresh"
+    conversation.num_left_out = 0
     if ask.history is not None and not conversation.continues_with(told):
         history = "rebuilt" if told else "fresh"
         conversation.restart(told)
@@ -56,8 +58,8 @@ def _written(
         tokens = [*prompt.tokens, *progress.decision_tokens, *encoder.encode(ending)]
         segments = [*prompt.segments, *progress.decided, *ending]
         ids = array("i", tokens)
-        return Written(world, prompt.transcript, ids, segments, prompt.num_prefix)
-    if written is None or written.world is not world:
+        return Written(ref(world), prompt.transcript, ids, segments, prompt.num_prefix)
+    if written is None or not written.is_of(world):
         return None
     told = written.transcript.past_turn(said.player, said.npc)
     longer = written.tokens + array("i", encoder.encode(told))

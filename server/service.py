@@ -24,6 +24,7 @@ from runtime.prefix_store import PrefixStore
 from server.pipeline import Dialogue
 from server.sessions import Sessions
 from server.settings import Settings
+from server.tuned import in_force
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,9 @@ def open_service(
                 fallback=settings.fallback,
                 sessions=Sessions(settings.n_conversations),
             )
-            yield Service(settings, bundle, engine, encoder, heads, embedder, dialogue)
+            service = Service(settings, bundle, engine, encoder, heads, embedder, dialogue)
+            del sources, world, retriever, dialogue  # what a reload replaces is the service's alone
+            yield service
     finally:
         model.close()
 
@@ -113,12 +116,19 @@ def open_engine(settings: Settings, bundle: Bundle, model: LlamaModel) -> Iterat
 
     Raises ModelError.
     """
+    tuned = in_force(settings, bundle)
+    logger.info("engine: %s", tuned)
     has_prefixes = settings.prefix_mb > 0
     num_sequences = settings.n_sequences + settings.n_residents + has_prefixes
     config = bundle.manifest.context.config(
         n_ctx=settings.n_ctx,
         n_seq_max=min(num_sequences, MAX_SEQUENCES),
-        n_threads=settings.threads,
+        n_threads=tuned.threads,
+    )
+    config = replace(
+        config,
+        n_threads_batch=tuned.threads_batch,
+        n_batch=max(tuned.step_tokens, config.n_seq_max),
     )
     num_running = min(settings.n_sequences, config.n_seq_max - has_prefixes)
     with ExitStack() as stack:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
+from weakref import ReferenceType
 
 from rag.documents import Lang
 from rag.world import World
@@ -36,12 +37,17 @@ class SessionBusy(Overloaded):
 class Written:
     """A transcript as it was written for one world: what it has shown, its token ids and text."""
 
-    world: World
+    world: ReferenceType[World]
+    """Weak: the world before a reload is let go of, however many conversations were in it."""
     transcript: Transcript
     tokens: "array[int]"
     segments: list[Segment]
     num_prefix: int
     """Tokens of the NPC's block, with which it begins."""
+
+    def is_of(self, world: World) -> bool:
+        """Whether it was written for `world`, which may have been replaced since."""
+        return self.world() is world
 
 
 @dataclass(slots=True)
@@ -51,6 +57,8 @@ class Conversation:
     turns: list[HistoryTurn] = field(default_factory=list)
     is_cut: bool = False
     """Whether older turns are told no more."""
+    num_left_out: int = 0
+    """Turns of this request's history that were too many to keep."""
     lang: Lang | None = None
     written: Written | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -67,8 +75,10 @@ class Conversation:
         return count > 0 and reaches_back and list(told[-count:]) == self.turns[-count:]
 
     def restart(self, turns: Sequence[HistoryTurn]) -> None:
-        """Let the past be `turns`; the transcript is written anew."""
-        self.turns, self.written, self.is_cut, self.lang = list(turns), None, False, None
+        """Let the past be the last MAX_TURNS of `turns`; the transcript is written anew."""
+        self.num_left_out = max(0, len(turns) - MAX_TURNS)
+        self.turns, self.is_cut = list(turns[self.num_left_out :]), self.num_left_out > 0
+        self.written = self.lang = None
 
     def forget_oldest(self, count: int) -> None:
         """Tell the first `count` turns no more; the transcript is written anew."""

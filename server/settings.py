@@ -22,7 +22,8 @@ class SettingsError(Exception):
     """An environment variable is unknown or has a value that cannot be used."""
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -47,7 +48,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     server answers its first player warm; 0: none."""
     n_conversations: Count = 1_024
     """Conversations whose transcripts are remembered."""
-    threads: Count = msgspec.field(default_factory=_num_cores)
+    threads: Count | None = None
+    """Threads of llama.cpp. These three, if not set, are what `persona tune` found for the bundle
+    on this machine (server.tuned), else all cores and the bundle's own batch."""
+    threads_batch: Count | None = None
+    """Threads for prompts, and for several replies together; `threads` if only that is set."""
+    step_tokens: Annotated[int, msgspec.Meta(ge=32)] | None = None
+    """Tokens that the engine evaluates at once: a deadline or a cancelled request waits for them.
+    Never fewer than sequences, never more than the bundle's batch."""
     max_waiting: Count = 64
     """Requests that may wait; one more is an overload."""
     on_overload: Literal["fallback", "reject"] = "fallback"

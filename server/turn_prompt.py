@@ -56,11 +56,15 @@ def build_prompt(
 
 
 def append_turn(
-    written: Written, turn: AskedTurn, encoder: PromptEncoder, notes: Sequence[str] = ()
+    written: Written,
+    turn: AskedTurn,
+    world: World,
+    encoder: PromptEncoder,
+    notes: Sequence[str] = (),
 ) -> BuiltPrompt:
-    """The transcript `written` with this turn appended; `written` itself is left as it is."""
+    """The transcript `written` for `world` with this turn appended; it is left as it is."""
     transcript = deepcopy(written.transcript)
-    closing = transcript.open_turn(_asked(turn, written.world, notes))
+    closing = transcript.open_turn(_asked(turn, world, notes))
     tokens = [*written.tokens, *encoder.encode(closing)]
     segments = [*written.segments, *closing]
     return BuiltPrompt(tokens, 0, segments, transcript, written.num_prefix)

@@ -10,6 +10,7 @@ import numpy as np
 from heads.bundle import Bundle, load_bundle
 from heads.loading import check_format, open_encoder
 from heads.session import HeadsSession
+from rag.deltas import bounded
 from rag.flags import flag_rule
 from rag.world import World
 from runtime.encoder import PromptEncoder
@@ -104,7 +105,13 @@ class ServedBundle:
             if found.flag_scores[flag.name] >= flag.threshold
             and flag_rule(world, label.facts, flag.name).held_back is None
         ]
-        return words_of(label, world, found.delta, raised)
+        trigger = world.trigger_def(label.facts.scene)
+        policies = trigger.delta_policy if trigger else {}
+        delta = {
+            head.name: bounded(found.delta[head.name], head, policies.get(head.name))
+            for head in self.heads.spec.delta
+        }
+        return words_of(label, world, delta, raised)
 
 
 @contextmanager

@@ -40,8 +40,15 @@ def ask_body(text: str = "hello there", **others: Any) -> dict[str, Any]:
 @contextmanager
 def opened(bundle: Path, world: Path, **settings: Any) -> Iterator[Service]:
     """A service on one thread, small, that keeps no prefixes on disk."""
-    sizes = {"n_ctx": 4_096, "n_sequences": 4, "threads": 1, "embedder": "none", "prefix_mb": 0}
-    with open_service(Settings(bundle=bundle, world=world, **(sizes | settings))) as service:
+    sizes: dict[str, Any] = {
+        "n_ctx": 4_096,
+        "n_sequences": 4,
+        "threads": 1,
+        "embedder": "none",
+        "prefix_mb": 0,
+        **settings,
+    }
+    with open_service(Settings(bundle=bundle, world=world, **sizes)) as service:
         yield service
 
 

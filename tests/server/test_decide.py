@@ -7,11 +7,12 @@ import pytest
 from heads.session import Prediction
 from heads.spec import DeltaSpec, FlagSpec, HeadSpec
 from rag.conditions import Facts
+from rag.deltas import bounded
 from rag.documents import Document, FlagDef, Lang, NpcPersona, TriggerDef
 from rag.flags import flag_rule
 from rag.scopes import Scene
 from rag.world import World
-from server.decide import Decision, bounded, decide, no_change
+from server.decide import Decision, decide, no_change
 
 SPEC = HeadSpec(
     (DeltaSpec("trust"), DeltaSpec("relationship", -0.5, 0.5)),

@@ -1,10 +1,12 @@
 """`/admin/reload`: a world that changed, a world with errors, and who may ask for it."""
 
+import gc
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import httpx
 import msgspec
@@ -89,3 +91,15 @@ def test_the_admin_key_is_needed_where_one_is_set(
     check_problem(problem, 403, "forbidden")
     right = reloadable.client.post("/admin/reload", headers={"Authorization": "Bearer secret"})
     assert right.status_code == 200
+
+
+def test_conversations_do_not_keep_the_world_that_they_were_in(reloadable: Reloadable) -> None:
+    for number in range(3):
+        reloadable.client.post("/ask", json=ask_body(player_id=f"p{number}"))
+    world = ref(reloadable.service.world)
+    assert reloadable.client.post("/admin/reload").status_code == 200
+    gc.collect()
+    print(
+        [(type(r), [type(q) for q in gc.get_referrers(r)][:4]) for r in gc.get_referrers(world())]
+    )
+    assert world() is None

@@ -1,6 +1,7 @@
 """What a conversation comes to over its turns: continued, rebuilt, begun anew, forgotten."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -314,3 +315,32 @@ def test_a_conversation_never_holds_more_than_its_bound_of_turns() -> None:
         assert len(conversation.turns) <= MAX_TURNS
     assert conversation.is_cut
     assert conversation.continues_with([TURN] * 2 * MAX_TURNS)
+
+
+def test_a_history_of_thousands_of_turns_is_kept_only_as_far_as_it_may_be_told() -> None:
+    conversation = Conversation()
+    conversation.restart([TURN] * 5_000)
+    assert len(conversation.turns) == MAX_TURNS
+    assert conversation.num_left_out == 5_000 - MAX_TURNS
+    assert conversation.continues_with([TURN] * 5_000)
+
+
+def test_time_spent_waiting_for_the_turn_before_counts_against_the_deadline(
+    tiny_service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = altered(tiny_service, sessions=Sessions(), deadline_s=20.0)
+    spy, gate = Spy.on(monkeypatch), Gate()
+    gated = altered(service, HookedHeads(service.heads, gate.wait))
+    with served(gated) as url, ThreadPoolExecutor() as pool:
+        posts = []
+        for text in ("hello there", "where is the lamp"):
+            body = ask_body(text, **NEVER)
+            posts.append(pool.submit(httpx.post, f"{url}/ask", json=body, timeout=PATIENCE_S))
+            assert gate.reached.wait(PATIENCE_S)
+        time.sleep(0.3)
+        released = time.monotonic()
+        gate.opened.set()
+        assert all(post.result().status_code == 200 for post in posts)
+    deadlines = [request.deadline for request in spy.requests]
+    assert deadlines[1] is not None
+    assert deadlines[1] <= released - 0.2 + 20.0
