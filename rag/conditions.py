@@ -77,12 +77,14 @@ def _requirements(needed: Conditions, facts: Facts) -> Iterator[Checked]:
         yield Checked("required_text", " | ".join(needed.required_text), facts.utterance, holds)
     yield from _names("required_items", needed.required_items, facts.items)
     yield from _names("required_actions", needed.required_actions, facts.actions)
-    for key, values, found in (
-        ("required_game_state", needed.required_game_state, facts.all_game_state),
-        ("required_npc_state", needed.required_npc_state, facts.npc_state),
-        ("required_player_state", needed.required_player_state, facts.player_state),
-    ):
-        yield from _values(key, values, found)
+    if needed.required_game_state:
+        yield from _values("required_game_state", needed.required_game_state, facts.all_game_state)
+    if needed.required_npc_state:
+        yield from _values("required_npc_state", needed.required_npc_state, facts.npc_state)
+    if needed.required_player_state:
+        yield from _values(
+            "required_player_state", needed.required_player_state, facts.player_state
+        )
     for name, bound in needed.required_delta.mandatory.items():
         value = facts.npc_state.get(name)
         holds = isinstance(value, int | float) and value >= bound
@@ -90,6 +92,8 @@ def _requirements(needed: Conditions, facts: Facts) -> Iterator[Checked]:
 
 
 def _names(key: str, needed: NeededNames, found: Collection[str]) -> Iterator[Checked]:
+    if not (needed.mandatory or needed.optional):
+        return
     held = ", ".join(sorted(found)) or "nothing"
     if needed.mandatory:
         missing = [name for name in needed.mandatory if name not in found]

@@ -39,16 +39,16 @@ class AttackDetector:
 
     def __init__(self, detector: Detector) -> None:
         self.threshold = detector.threshold
-        self._weights = np.frombuffer(detector.weights, "<f2").astype(float).tolist()
+        self._weights = np.frombuffer(detector.weights, "<f2").astype(float)
         self._bias = detector.bias
 
     def score(self, text: str) -> float:
         """A probability, of the text as it is written."""
-        weights = self._weights
-        counts = ngram_counts(text, len(weights))
-        total = sum([weights[bucket] * count for bucket, count in counts.items()])
-        square = sum([count * count for count in counts.values()])
-        logit = self._bias + total / sqrt(square or 1.0)
+        buckets = np.array(ngram_hashes(text), np.uint32) % len(self._weights)
+        buckets, found = np.unique(buckets, return_counts=True)
+        counts = 1 + np.log(found)
+        length = sqrt(counts @ counts) or 1.0
+        logit = self._bias + float(self._weights[buckets] @ counts) / length
         return 1 / (1 + exp(-max(-60.0, min(60.0, logit))))
 
 
@@ -59,14 +59,15 @@ def default_detector() -> AttackDetector:
 
 
 def ngram_features(text: str, num_buckets: int = NUM_BUCKETS) -> dict[int, float]:
-    """The counts of `ngram_counts`, at unit length."""
-    counts = ngram_counts(text, num_buckets)
+    """Buckets of the text's n-grams, each with 1 + log(count), at unit length."""
+    found = Counter([crc % num_buckets for crc in ngram_hashes(text)])
+    counts = {bucket: 1.0 + log(n) for bucket, n in found.items()}
     length = sqrt(sum(count * count for count in counts.values())) or 1.0
     return {bucket: count / length for bucket, count in counts.items()}
 
 
-def ngram_counts(text: str, num_buckets: int) -> dict[int, float]:
-    """Buckets of the text's character n-grams, white space single, each with 1 + log(count)."""
+def ngram_hashes(text: str) -> list[int]:
+    """CRC-32 of each of the text's character n-grams, white space single."""
     padded = f" {' '.join(unicodedata.normalize('NFKC', text).casefold().split())} "
     letters, crc32 = [char.encode("utf-8", "surrogatepass") for char in padded], zlib.crc32
     hashes: list[int] = []
@@ -75,5 +76,4 @@ def ngram_counts(text: str, num_buckets: int) -> dict[int, float]:
         for letter in letters[start : start + LONGEST_NGRAM]:
             crc = crc32(letter, crc)  # of the n-gram that ends here
             hashes.append(crc)
-    counts = Counter([crc % num_buckets for crc in hashes])
-    return {bucket: 1.0 if n == 1 else 1.0 + log(n) for bucket, n in counts.items()}
+    return hashes

@@ -33,7 +33,7 @@ def flag_rule(
     examples of its documents; at a known stage their scopes are the author's word.
     """
     alternatives = [
-        (document, unmet(document.conditions or Conditions(), facts))
+        (document, unmet(document.conditions, facts) if document.conditions else [])
         for document in world.flag_defs(facts.scene, flag_name)
     ]
     is_by_meaning = False

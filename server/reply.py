@@ -31,7 +31,7 @@ class ReplyCleaner:
     def push(self, text: str) -> str:
         """What `text` lets out, possibly empty."""
         self._raw += text
-        while match := _TAG.search(self._raw):
+        while "<" in self._raw and (match := _TAG.search(self._raw)):
             self._take(self._raw[: match.start()])
             name = match["name"].upper()
             self._inside = name if name in _ASIDE and not match["end"] else None

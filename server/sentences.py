@@ -17,6 +17,8 @@ class Sentences:
 
     def push(self, text: str) -> list[str]:
         """The sentences that `text` completes."""
+        if not text:
+            return []
         self._held += text
         whole = []
         while match := _END.search(self._held):

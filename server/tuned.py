@@ -24,7 +24,7 @@ Threads = Annotated[int, msgspec.Meta(ge=1, le=MAX_THREADS)]
 
 
 class Tuned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Settings of the engine that change its speed, and nothing that the heads are calibrated to."""
+    """Settings of the engine that change its speed, and nothing that heads are calibrated to."""
 
     threads: Threads
     """For a batch of a single token."""
