@@ -12,7 +12,7 @@ from runtime.llama_backend import LlamaModel
 from runtime.prompt import LINE_END
 from runtime.sampling import SamplingParams
 from train.baselines import run_baselines
-from train.dataset import DatasetError, check_npcs, conversations, read_dataset, spread
+from train.dataset import DatasetError, TurnLabel, check_npcs, conversations, read_dataset, spread
 from train.evaluation import evaluate
 from train.line_figures import GeneratedLine, line_figures
 from train.perplexity import ReplyScore, perplexity
@@ -20,6 +20,8 @@ from train.recall import open_writer
 from train.report_contents import Meta, Report
 from train.served import ServedBundle, open_bundle
 from train.states import Form, LabelledState, Reading, num_turns, read_states, readings
+from train.transcripts import TranscriptWriter
+from train.voice import Voice, voice
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class EvaluateOptions:
     embedder: str
     untuned: Path | None
     """The base without training as a GGUF of the same vocabulary, for its perplexity."""
+    num_voice: int
+    """Conversations whose responses are also scored in another's place; 0: none."""
     num_replies: int
     seed: int
     num_threads: int
@@ -53,6 +57,7 @@ def evaluate_bundle(options: EvaluateOptions, reporter: Reporter) -> Report:
         wanted = readings(conversations(labels).values(), writer)
         states = served.read(wanted, _progress(reporter, "reading the split", wanted))
         untuned = _untuned(options, served, wanted, reporter)
+        voiced = _voice(options, served, labels, writer, reporter)
         lines = _replies(options, served, wanted, world, reporter)
         predictors = {
             f"heads, {form} transcript": evaluate(served.predict(chosen, world))
@@ -69,6 +74,7 @@ def evaluate_bundle(options: EvaluateOptions, reporter: Reporter) -> Report:
         predictors=predictors,
         baselines=baselines,
         perplexity=perplexity(_scores(states, untuned)),
+        voice=voiced,
         lines=line_figures(lines) if lines else None,
     )
 
@@ -104,6 +110,23 @@ def _scores(
         for state, base in zip(states, before, strict=True)
         if state.form is Form.CONTINUED
     ]
+
+
+def _voice(
+    options: EvaluateOptions,
+    served: ServedBundle,
+    labels: Sequence[TurnLabel],
+    writer: TranscriptWriter,
+    reporter: Reporter,
+) -> Voice | None:
+    if not options.num_voice:
+        return None
+    chosen = spread(list(conversations(labels).values()), options.num_voice)
+
+    def read(wanted: Sequence[Reading]) -> list[LabelledState]:
+        return served.read(wanted, _progress(reporter, "reading in another's place", wanted))
+
+    return voice(chosen, writer, read)
 
 
 def _replies(

@@ -64,6 +64,7 @@ def _add_bundle(parser: argparse.ArgumentParser) -> None:
     add("--split", choices=SPLITS, default="validation", help="never tune on `test`")
     add("--embedder", default=DEFAULT, help="what finds notes: `default`, a folder, `none`")
     add("--untuned", type=Path, metavar="GGUF", help="the base without training, to compare with")
+    add("--voice", type=int, default=0, metavar="N", help="conversations to read in other places")
     add("--replies", type=int, default=80, metavar="N", help="lines to generate (default: 80)")
     add("--seed", type=int, default=0, help="of the first line; the next has the next")
     add("--threads", type=int, default=os.cpu_count() or 1)
@@ -83,6 +84,7 @@ def run_bundle(args: argparse.Namespace) -> None:
         split=args.split,
         embedder=args.embedder,
         untuned=args.untuned,
+        num_voice=args.voice,
         num_replies=args.replies,
         seed=args.seed,
         num_threads=args.threads,

@@ -6,6 +6,7 @@ from train.baselines import Baseline
 from train.evaluation import Evaluation
 from train.line_figures import LineFigures
 from train.perplexity import Perplexity
+from train.voice import Voice
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,4 +31,5 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     predictors: dict[str, Evaluation]
     baselines: list[Baseline] = []
     perplexity: Perplexity | None = None
+    voice: Voice | None = None
     lines: LineFigures | None = None

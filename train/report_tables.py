@@ -10,9 +10,11 @@ from train.report_contents import Report
 from train.report_grid import Grid, Row, Section, by_group, number, with_interval
 from train.report_lines import line_section
 from train.report_summary import summary_section
+from train.voice import Voice
 
 FLAGS, CALIBRATION, DELTAS = "Flags", "Calibration", "Deltas"
 GROUPS, PERPLEXITY = "NPCs and languages", "Likelihood of the responses"
+VOICE = "Voice"
 
 _FLAGS_NOTE = (
     "A dash is undefined: nothing is raised (precision), the flag never occurs (recall, F1, "
@@ -30,6 +32,10 @@ _GROUPS_NOTE = (
 _PERPLEXITY_NOTE = (
     "NLL in nats a token, the end of sequence included; perplexity is e to its power."
 )
+_VOICE_NOTE = (
+    "Turns whose labelled response is likelier where it was given than with all that comes before "
+    "<STATE> as another NPC, or another state of the game, would have it."
+)
 
 
 def sections(report: Report) -> list[Section]:
@@ -43,6 +49,8 @@ def sections(report: Report) -> list[Section]:
     ]
     if report.perplexity:
         found.append(Section(PERPLEXITY, _PERPLEXITY_NOTE, [_perplexity(report.perplexity)]))
+    if report.voice:
+        found.append(Section(VOICE, _VOICE_NOTE, [_voice(report.voice)]))
     if report.lines:
         found.append(line_section(report.lines))
     return found
@@ -115,3 +123,12 @@ def _surprise(surprise: Surprise | None) -> Row:
     if surprise is None:
         return ["-", "-"]
     return [number(surprise.nll), f"{surprise.perplexity:.2f}"]
+
+
+def _voice(voice: Voice) -> Grid:
+    rows = [
+        ("than under another NPC", with_interval(voice.npc)),
+        ("than in another state", with_interval(voice.state)),
+        ("than in either", with_interval(voice.both)),
+    ]
+    return Grid("", (f"of {voice.num_turns:,} turns, likelier", "share"), rows)

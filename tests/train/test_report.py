@@ -10,12 +10,14 @@ from rich.console import Console
 from tests.train.predictions import noisy, predict, turns
 from tests.train.turns import label
 from train.baselines import Baseline
+from train.bootstrap import Estimate
 from train.evaluation import evaluate
 from train.line_figures import GeneratedLine, line_figures
 from train.metrics import Scores
 from train.perplexity import ReplyScore, perplexity
 from train.report import print_report, write_report
 from train.report_contents import Meta, Report
+from train.voice import Voice
 
 META = Meta(
     title="Bundle <b>1</b>",
@@ -70,6 +72,7 @@ def make_report() -> Report:
         GeneratedLine(labels[1], "", "length"),
     ]
     scores = Scores(0.123, {"a": 0.5}, 0.222, 0.75, None, 0.875)
+    share = Estimate(0.91, 0.88, 0.94)
     return Report(
         meta=META,
         predictors={
@@ -78,6 +81,7 @@ def make_report() -> Report:
         },
         baselines=[Baseline("majority", scores, scores, None, 0.987)],
         perplexity=perplexity([ReplyScore(labels[0], 10, 20.0, 30.0)]),
+        voice=Voice(num_turns=1_234, npc=share, state=share, both=Estimate(0.5)),
         lines=line_figures(lines),
     )
 
@@ -107,7 +111,7 @@ def test_the_json_is_the_whole_report(report: Report, written: Path) -> None:
 def test_the_page_has_a_section_for_all_that_was_measured(page: Page) -> None:
     assert page.headings == [
         "Summary", "Flags", "Calibration", "Deltas", "NPCs and languages",
-        "Likelihood of the responses", "Generated lines",
+        "Likelihood of the responses", "Voice", "Generated lines",
     ]  # fmt: skip
     for told in ("머리, continued", "majority", "0.987", "b & c", "mina", "cut by length", "20.09"):
         assert told in page.text

@@ -1,0 +1,119 @@
+"""Whether responses belong where they were given: how likely they are in another's place.
+
+A response is scored as it stands, and once more with all that comes before `<STATE>` as another
+NPC, or another state of the game, would have it; decision and response stay the same.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+
+from train.bootstrap import Estimate, estimate, resamples
+from train.dataset import TurnLabel
+from train.fit_heads import Array
+from train.predicted import Flags
+from train.states import Form, LabelledState, Reading
+from train.transcripts import EncodedTranscript, TranscriptWriter
+
+Turns = Sequence[TurnLabel]
+Read = Callable[[Sequence[Reading]], Sequence[LabelledState]]
+
+
+class Voice(msgspec.Struct, frozen=True, kw_only=True):
+    """Shares of turns whose response is likelier in its own place, with bootstrap intervals.
+
+    `npc`: than under another NPC; `state`: than in another state; `both`: than in either.
+    """
+
+    num_turns: int
+    npc: Estimate
+    state: Estimate
+    both: Estimate
+
+
+def voice(conversations: Iterable[Turns], writer: TranscriptWriter, read: Read) -> Voice | None:
+    """The shares over `conversations`; None if there is nobody, and no state, to confuse them with.
+
+    A conversation whose NPC has no other one in its language is left out.
+    """
+    groups: dict[str, list[Turns]] = defaultdict(list)
+    for turns in sorted(conversations, key=lambda turns: (turns[0].lang, turns[0].npc_id)):
+        groups[turns[0].lang].append(turns)
+    rows = [row for of_lang in groups.values() for row in _placed(of_lang)]
+    if not rows:
+        return None
+    own = [writer.write(turns) for turns, _, _ in rows]
+    nll = [_nll(own, read)]
+    for wrong in ([npc for _, npc, _ in rows], [state for _, _, state in rows]):
+        written = [writer.write(turns) for turns in wrong]
+        pairs = zip(own, written, strict=True)
+        nll.append(_nll([misplaced(right, other) for right, other in pairs], read))
+    right, npc, state = nll
+    labels = [label for turns, _, _ in rows for label in turns]
+    return Voice(
+        num_turns=len(labels),
+        npc=_share(labels, right < npc),
+        state=_share(labels, right < state),
+        both=_share(labels, (right < npc) & (right < state)),
+    )
+
+
+def misplaced(right: EncodedTranscript, wrong: EncodedTranscript) -> EncodedTranscript:
+    """What `wrong` has before each `<STATE>`, and what `right` has after it."""
+    turns = [
+        replace(own, asked=other.asked) for own, other in zip(right.turns, wrong.turns, strict=True)
+    ]
+    return EncodedTranscript(wrong.opening, wrong.told, turns)
+
+
+def _placed(group: Sequence[Turns]) -> list[tuple[Turns, Turns, Turns]]:
+    """Conversations of one language: each as it is, with another NPC, and in another state."""
+    npc_ids = sorted({turns[0].npc_id for turns in group})
+    found: list[tuple[Turns, Turns, Turns]] = []
+    for turns in group:
+        npc_id = turns[0].npc_id
+        other = npc_ids[(npc_ids.index(npc_id) + 1) % len(npc_ids)]
+        donor = _donor(turns, [each for each in group if each[0].npc_id == npc_id])
+        if other != npc_id and donor:
+            found.append(
+                (
+                    turns,
+                    [msgspec.structs.replace(label, npc_id=other) for label in turns],
+                    [
+                        msgspec.structs.replace(label, tags=state.tags, context=state.context)
+                        for label, state in zip(turns, _repeated(donor, len(turns)), strict=True)
+                    ],
+                )
+            )
+    return found
+
+
+def _donor(turns: Turns, of_npc: Sequence[Turns]) -> Turns | None:
+    """The next conversation with the same NPC that begins in another state."""
+    at = next(i for i, each in enumerate(of_npc) if each is turns)
+    following = [*of_npc[at + 1 :], *of_npc[:at]]
+    return next((each for each in following if each[0].tags != turns[0].tags), None)
+
+
+def _repeated(turns: Turns, count: int) -> list[TurnLabel]:
+    """The first `count` of `turns`, the last one again where they are too few."""
+    return [turns[min(at, len(turns) - 1)] for at in range(count)]
+
+
+def _nll(transcripts: Sequence[EncodedTranscript], read: Read) -> Array:
+    """Nats of each response, in order."""
+    states = read([Reading(Form.CONTINUED, transcript) for transcript in transcripts])
+    return np.array([np.nan if state.nll is None else state.nll for state in states])
+
+
+def _share(labels: Turns, is_likelier: Flags) -> Estimate:
+    """The share of true ones; turns of a split group are drawn together."""
+    names = np.array([label.split_group for label in labels])
+    groups, of_turn = np.unique(names, return_inverse=True)
+    sizes = np.bincount(of_turn, minlength=len(groups)).astype(float)
+    hits = np.bincount(of_turn, is_likelier.astype(float), minlength=len(groups))
+    drawn = resamples(len(groups))
+    return estimate(float(hits.sum() / sizes.sum()), (drawn @ hits) / np.maximum(drawn @ sizes, 1))
