@@ -30,6 +30,7 @@ from server.errors import (
     kind_of,
     problem_of,
 )
+from server.metrics import MEDIA_TYPE, Metrics
 from server.pipeline import PipelineEvent
 from server.predict import predict
 from server.schemas import Answer, AskRequest, PredictRequest, StateEvent, TokenEvent
@@ -68,6 +69,7 @@ def make_app(open_service: Callable[[], AbstractContextManager[Service]]) -> Sta
             Route("/admin/reload", reload, methods=["POST"]),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
+            Route("/metrics", metrics),
         ],
         exception_handlers={
             ClientDisconnect: on_client_gone,
@@ -91,8 +93,11 @@ async def ask(request: Request) -> Response:
     if is_streamed:
         # an overload that is told by status must come before the first event
         first = await _unless_gone(request, _first(events))
-        return StreamingResponse(_sse(first, events), media_type=EVENT_STREAM, headers=_NO_BUFFER)
-    return _json(await _unless_gone(request, _last(events)))
+        body_parts = _sse(first, events, service.metrics)
+        return StreamingResponse(body_parts, media_type=EVENT_STREAM, headers=_NO_BUFFER)
+    answer = await _unless_gone(request, _last(events))
+    service.metrics.count_answer(answer)
+    return _json(answer)
 
 
 async def predict_main(request: Request) -> Response:
@@ -155,13 +160,19 @@ async def readyz(request: Request) -> Response:
     return _json({"status": "ready", "bundle": service.dialogue.bundle_id})
 
 
-async def on_error(_: Request, error: Exception) -> Response:
+async def metrics(request: Request) -> Response:
+    """Tell what was counted, in Prometheus' text format."""
+    service: Service = request.state.service
+    return Response(service.metrics.text(), media_type=MEDIA_TYPE)
+
+
+async def on_error(request: Request, error: Exception) -> Response:
     """Make problem+json of any error, by the one table."""
     kind = kind_of(error)
     if kind is INTERNAL:
         logger.error("unexpected error", exc_info=error)
     headers = {"Retry-After": str(kind.retry_after_s)} if kind.retry_after_s else {}
-    return _problem(problem_of(error), headers)
+    return _problem(request, problem_of(error), headers)
 
 
 async def on_client_gone(_: Request, __: Exception) -> Response:
@@ -169,15 +180,17 @@ async def on_client_gone(_: Request, __: Exception) -> Response:
     return Response(status_code=_CLIENT_GONE)
 
 
-async def on_http_error(_: Request, error: Exception) -> Response:
+async def on_http_error(request: Request, error: Exception) -> Response:
     """Make problem+json of what the router refuses."""
     assert isinstance(error, HTTPException)
     kind = METHOD_NOT_ALLOWED if error.status_code == METHOD_NOT_ALLOWED.status else NOT_FOUND
     problem = Problem(kind.title, error.status_code, kind.code, error.detail)
-    return _problem(problem, dict(error.headers or {}))
+    return _problem(request, problem, dict(error.headers or {}))
 
 
-def _problem(problem: Problem, headers: dict[str, str]) -> Response:
+def _problem(request: Request, problem: Problem, headers: dict[str, str]) -> Response:
+    service: Service = request.state.service
+    service.metrics.count_error(problem.code)
     body = msgspec.json.encode(problem)
     return Response(body, problem.status, headers, media_type="application/problem+json")
 
@@ -234,10 +247,14 @@ async def _last(events: AsyncGenerator[PipelineEvent]) -> Answer:
     raise AssertionError("a turn ends with an answer")
 
 
-async def _sse(first: PipelineEvent, rest: AsyncGenerator[PipelineEvent]) -> AsyncIterator[bytes]:
+async def _sse(
+    first: PipelineEvent, rest: AsyncGenerator[PipelineEvent], metrics: Metrics
+) -> AsyncIterator[bytes]:
     async with aclosing(rest):
         yield _sse_event(first)
         async for event in rest:
+            if isinstance(event, Answer):
+                metrics.count_answer(event)
             yield _sse_event(event)
 
 

@@ -21,6 +21,7 @@ from runtime.encoder import PromptEncoder
 from runtime.engine import Engine
 from runtime.llama_backend import LlamaContext, LlamaModel, llama_version
 from runtime.prefix_store import PrefixStore
+from server.metrics import Metrics
 from server.pipeline import Dialogue
 from server.sessions import Sessions
 from server.settings import Settings
@@ -43,6 +44,7 @@ class Service:
     heads: HeadsSession
     embedder: Embedder | None
     dialogue: Dialogue
+    metrics: Metrics
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
     """One reload at a time."""
 
@@ -103,7 +105,8 @@ def open_service(
                 fallback=settings.fallback,
                 sessions=Sessions(settings.n_conversations),
             )
-            service = Service(settings, bundle, engine, encoder, heads, embedder, dialogue)
+            metrics = Metrics(lambda: engine.stats, dialogue.sessions.__len__)
+            service = Service(settings, bundle, engine, encoder, heads, embedder, dialogue, metrics)
             del sources, world, retriever, dialogue  # what a reload replaces is the service's alone
             yield service
     finally:
