@@ -288,7 +288,7 @@ class LlamaContext:
         if not self.model.n_swa:
             return True
         first = int(C.llama_memory_seq_pos_min(self._memory, seq_id))
-        return 0 <= first <= max(0, end - self.model.n_swa)
+        return 0 <= first <= max(0, end - self.model.n_swa + 1)
 
     def save(self, seq_id: int) -> bytes:
         """The state of a sequence, as `restore` takes it."""

@@ -4,7 +4,7 @@ Pure policy. A resident is a sequence that nobody runs any more and whose cells 
 prompt which begins like it need not be evaluated from its start.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -45,8 +45,13 @@ class PrefixCache:
         """Ids of the residents, the least recently used first."""
         return list(self._residents)
 
-    def find(self, tokens: Sequence[int]) -> Match | None:
-        """The longest beginning of `tokens` that a resident has; None if none has the first."""
+    def find(
+        self, tokens: list[int], holds: Callable[[int, int], bool] = lambda *_: True
+    ) -> Match | None:
+        """The longest beginning of `tokens` that a resident has; None if none has the first.
+
+        Only of residents of which the cache `holds` so much.
+        """
         node, length = self._root, 0
         while True:
             child = node.children.get(tokens[length]) if length < len(tokens) else None
@@ -56,13 +61,14 @@ class PrefixCache:
             node, length = child, length + shared
             if shared < len(child.tokens):
                 break
-        if not length:
+        usable = [seq_id for seq_id in node.holders if length and holds(seq_id, length)]
+        if not usable:
             return None
         # of those that have it, one that has no more: it can be gone on with as it is
-        seq_id = min(node.holders, key=lambda holder: len(self._residents[holder]))
+        seq_id = min(usable, key=lambda holder: len(self._residents[holder]))
         return Match(seq_id, length, length == len(self._residents[seq_id]))
 
-    def add(self, seq_id: int, tokens: Sequence[int]) -> list[int]:
+    def add(self, seq_id: int, tokens: list[int]) -> list[int]:
         """Keep `tokens` as resident `seq_id`; residents that it makes needless, taken out.
 
         Those are the ones whose tokens are a beginning of these: a conversation's earlier turns.
@@ -71,11 +77,13 @@ class PrefixCache:
         needless = [
             other
             for other, kept in self._residents.items()
-            if len(kept) <= len(tokens) and kept == list(tokens[: len(kept)])
+            if len(kept) <= len(tokens)
+            and kept[-1] == tokens[len(kept) - 1]  # most differ here, and need no copy
+            and kept == tokens[: len(kept)]
         ]
         for other in needless:
             self.remove(other)
-        self._residents[seq_id] = list(tokens)
+        self._residents[seq_id] = tokens
         node, length = self._root, 0
         while length < len(tokens):
             node, taken = self._descend(node, tokens, length)
@@ -99,21 +107,26 @@ class PrefixCache:
         """Count a resident as used just now."""
         self._residents[seq_id] = self._residents.pop(seq_id)
 
-    def _descend(self, node: _Node, tokens: Sequence[int], start: int) -> tuple[_Node, int]:
+    def _descend(self, node: _Node, tokens: list[int], start: int) -> tuple[_Node, int]:
         """The child of `node` that holds the next of `tokens` and no others; how many it holds."""
         child = node.children.get(tokens[start])
         if child is None:
-            child = node.children[tokens[start]] = _Node(list(tokens[start:]))
+            child = node.children[tokens[start]] = _Node(tokens[start:])
         elif (shared := num_shared(child.tokens, tokens, start)) < len(child.tokens):
             rest = _Node(child.tokens[shared:], set(child.holders), child.children)
             child.tokens, child.children = child.tokens[:shared], {rest.tokens[0]: rest}
         return child, len(child.tokens)
 
 
-def num_shared(run: list[int], tokens: Sequence[int], start: int) -> int:
+def num_shared(run: list[int], tokens: list[int], start: int) -> int:
     """How many of the first tokens of `run` stand in `tokens` from `start` on."""
-    part = list(tokens[start : start + len(run)])
-    if part == run:
-        return len(run)
-    pairs = zip(run, part, strict=False)
-    return next((at for at, (a, b) in enumerate(pairs) if a != b), len(part))
+    alike, end = 0, min(len(run), len(tokens) - start)
+    if run[:end] == tokens[start : start + end]:
+        return end
+    while end - alike > 1:  # run[:alike] stands there, run[:end] does not
+        middle = (alike + end) // 2
+        if run[alike:middle] == tokens[start + alike : start + middle]:
+            alike = middle
+        else:
+            end = middle
+    return alike

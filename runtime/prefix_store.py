@@ -6,10 +6,13 @@ Nothing here is needed: whatever is missing, damaged or cannot be written is eva
 
 import hashlib
 import logging
+import os
 import threading
+import time
 from array import array
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -18,22 +21,24 @@ logger = logging.getLogger(__name__)
 SUFFIX = ".kv"
 _BESIDE = ".tmp"
 _DIGEST_BYTES = hashlib.sha256().digest_size
-_MAX_QUEUED = 4
+_MAX_QUEUED_BYTES = 256 * 10**6
+"""Of states that wait to be written: they are copies in memory."""
+_ABANDONED_S = 3_600.0
+"""Seconds after which a half-written file is nobody's any more."""
 
 
 class PrefixStore:
     """At most `max_bytes` in `folder`, those longest out of use deleted first.
 
-    `key` names whatever else a prefix's state depends on: model, context settings, llama.cpp. May
-    be shared by processes. `contains`, `read` and `put` are called by one thread; files are written
-    by another.
+    `key` names whatever else a prefix's state depends on: model, context settings, llama.cpp.
+    Processes may share the folder. One thread asks and puts; another writes the files.
     """
 
     def __init__(self, folder: Path, key: str, max_bytes: int) -> None:
         self._folder, self._key, self._max_bytes = folder, key.encode(), max_bytes
         self._lock = threading.Lock()  # guards `_sizes` and `_coming`
-        self._sizes = _list(folder)
-        self._coming: set[str] = set()
+        self._sizes: dict[str, int] = {}
+        self._coming: dict[str, int] = {}
         self._writer = ThreadPoolExecutor(1, "prefixes")
         self._is_writable = True
         self.num_restored = 0
@@ -57,32 +62,33 @@ class PrefixStore:
         path = self._folder / name
         try:
             raw = path.read_bytes()
-            path.touch()
         except OSError as error:
             self._drop(name, error.strerror or "cannot be read")
             return None
+        with suppress(OSError):  # a folder that is only read knows no last use
+            os.utime(path, ns=(time.time_ns(),) * 2)
         digest, state = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
         if digest != self._digest(name, state):
             self._drop(name, "its checksum is wrong")
             return None
-        with self._lock:
-            self._sizes[name] = self._sizes.pop(name, len(raw))  # used last
         self.num_restored += 1
         return state
 
     def wants(self, tokens: Sequence[int]) -> bool:
         """Whether a state of these tokens is to be put: it is neither there nor on its way."""
-        if not self._is_writable or len(self._coming) >= _MAX_QUEUED:
-            return False
         name = self._name(tokens)
         with self._lock:
-            return name not in self._sizes and name not in self._coming
+            is_full = sum(self._coming.values()) >= _MAX_QUEUED_BYTES
+            is_known = name in self._sizes or name in self._coming
+            return self._is_writable and not is_full and not is_known
 
     def put(self, tokens: Sequence[int], state: bytes) -> None:
-        """Write a state that is wanted, soon."""
+        """Write a state that is wanted, soon, if it is within the bound."""
         name = self._name(tokens)
+        if not 0 < len(state) <= self._max_bytes - _DIGEST_BYTES:
+            return
         with self._lock:
-            self._coming.add(name)
+            self._coming[name] = len(state)
         self._writer.submit(self._write, name, state)
 
     def refuse(self, tokens: Sequence[int], why: str) -> None:
@@ -97,8 +103,6 @@ class PrefixStore:
         path = self._folder / name
         size = _DIGEST_BYTES + len(state)
         try:
-            if size > self._max_bytes:
-                return
             self._make_room(size)
             self._folder.mkdir(parents=True, exist_ok=True)
             with NamedTemporaryFile(dir=self._folder, suffix=_BESIDE, delete=False) as file:
@@ -108,31 +112,37 @@ class PrefixStore:
                     file.close()
                     Path(file.name).replace(path)
                 except OSError:
-                    Path(file.name).unlink(missing_ok=True)
+                    _unlink(Path(file.name))
                     raise
             with self._lock:
                 self._sizes[name] = size
+        except FileNotFoundError:  # somebody cleared the folder meanwhile
+            logger.warning("%s: gone before it was whole; this prefix is not kept", path)
         except OSError as error:
             logger.warning("%s: %s; no more prefixes are kept", path, error.strerror)
             self._is_writable = False
         finally:
             with self._lock:
-                self._coming.discard(name)
+                del self._coming[name]
 
     def _make_room(self, size: int) -> None:
+        """Delete what was read longest ago until `size` bytes fit, other processes' files too."""
+        found = _list(self._folder)
+        excess = sum(found.values()) + size - self._max_bytes
+        for name in list(found):
+            if excess <= 0:
+                break
+            excess -= found.pop(name)
+            _unlink(self._folder / name)
         with self._lock:
-            excess = sum(self._sizes.values()) + size - self._max_bytes
-            while excess > 0 and self._sizes:
-                oldest = next(iter(self._sizes))
-                excess -= self._sizes.pop(oldest)
-                (self._folder / oldest).unlink(missing_ok=True)
+            self._sizes = found
 
     def _drop(self, name: str, why: str) -> None:
         self.num_unusable += 1
         logger.warning("%s: %s; it is evaluated again", self._folder / name, why)
         with self._lock:
             self._sizes.pop(name, None)
-        (self._folder / name).unlink(missing_ok=True)
+        _unlink(self._folder / name)
 
     def _name(self, tokens: Sequence[int]) -> str:
         named = hashlib.sha256(self._key + b"\0" + array("i", tokens).tobytes())
@@ -146,15 +156,20 @@ class PrefixStore:
 
 
 def _list(folder: Path) -> dict[str, int]:
-    """Sizes of the files in `folder`, those longest out of use first; half-written ones deleted."""
+    """Sizes of the files in `folder`, those longest out of use first; abandoned ones deleted."""
     found: list[tuple[float, str, int]] = []
-    try:
+    with suppress(OSError):
         for path in folder.iterdir():
-            if path.suffix == _BESIDE:
-                path.unlink(missing_ok=True)
-            elif path.suffix == SUFFIX:
+            with suppress(OSError):  # gone since
                 status = path.stat()
-                found.append((status.st_mtime, path.name, status.st_size))
-    except OSError:
-        return {}
+                if path.suffix == SUFFIX:
+                    found.append((status.st_mtime, path.name, status.st_size))
+                elif path.suffix == _BESIDE and time.time() - status.st_mtime > _ABANDONED_S:
+                    _unlink(path)
     return {name: size for _, name, size in sorted(found)}
+
+
+def _unlink(path: Path) -> None:
+    """Delete a file, if that can be done: nothing depends on it."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -24,7 +24,8 @@ from runtime.sequence import EngineSequence
 ROOM = 128
 """Cells that a request is admitted with for what it generates: a decision and a line or two."""
 MIN_GAIN = 16
-"""Tokens that must be spared to wait for another sequence, or to read a prefix from disk."""
+"""Tokens that must be spared to share another's cells, to wait for it, or to read a prefix from
+disk: all prompts begin with the same two or three."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +124,11 @@ class Scheduler:
             return []
         seq_id = self._take_id(sequence)
         tokens = sequence.tokens[: sequence.num_evaluated]
-        known = self._cache.find(tokens)
-        is_new = known is None or known.length < len(tokens)
-        if not (is_kept and tokens and is_new and self.limits.residents):
+        if not (is_kept and tokens and self.limits.residents):
+            return [self._free(seq_id)]
+        known = self._cache.find(tokens, self._holds)
+        if known and known.length == len(tokens):
+            self._cache.touch(known.seq_id)
             return [self._free(seq_id)]
         self._cells.cut(seq_id, len(tokens))
         needless = self._cache.add(seq_id, tokens)
@@ -170,16 +173,17 @@ class Scheduler:
         return _Start(match, 0)
 
     def _longest(
-        self, tokens: Sequence[int], known: Sequence[tuple[EngineSequence, int]]
+        self, tokens: list[int], known: Sequence[tuple[EngineSequence, int]]
     ) -> Match | None:
         """What a resident, or one that runs, has of the beginning of `tokens`."""
         matches = [
             Match(_id(other), min(length, other.num_evaluated), is_whole=False)
             for other, length in known
         ]
-        if resident := self._cache.find(tokens):
-            matches.insert(0, resident)
-        usable = [m for m in matches if m.length and self._holds(m.seq_id, m.length)]
+        usable = [m for m in matches if m.length >= MIN_GAIN and self._holds(m.seq_id, m.length)]
+        resident = self._cache.find(tokens, self._holds)
+        if resident and (resident.length >= MIN_GAIN or resident.is_whole):
+            usable.insert(0, resident)
         return max(usable, key=lambda m: m.length, default=None)
 
     def _has_room(self, sequence: EngineSequence, match: Match | None) -> bool:
@@ -191,7 +195,9 @@ class Scheduler:
         if match and match.seq_id not in self._cache:
             num_cells -= match.length
         if sequence.num_preempted:
-            num_cells += sum(s.num_cells_needed - self._cells.num_of(_id(s)) for s in self.running)
+            num_cells += sum(
+                max(0, s.num_cells_needed - self._cells.num_of(_id(s))) for s in self.running
+            )
         return num_cells <= self.num_free_cells
 
     def _place(self, sequence: EngineSequence, start: _Start) -> list[CacheStep]:

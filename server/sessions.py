@@ -125,8 +125,10 @@ class Sessions:
 
     def _forget(self) -> None:
         excess = len(self._conversations) - self._limit
+        if excess <= 0:
+            return
         idle = [key for key, c in self._conversations.items() if not c.num_users]
-        for key in idle[: max(0, excess)]:
+        for key in idle[:excess]:
             del self._conversations[key]
 
 

@@ -172,3 +172,28 @@ def test_a_beginning_that_a_sliding_window_gave_away_is_evaluated_again(
     cold = plain_greedy(model, [*alike, *decision(encoder)], NUM_REPLY)
     assert list(client.done.tokens) == cold
     assert client.done.usage.cached_tokens == 0
+
+
+def test_a_conversation_goes_on_where_only_its_end_is_left(
+    tiny_models: dict[str, LlamaModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others have been given every cell of it that a sliding window no longer sees."""
+    model = tiny_models["gemma3"]
+    for question in ("is_end", "is_control"):
+        monkeypatch.setattr(LlamaModel, question, lambda *_: False)
+    config = replace(EXACT, n_ctx=1024, n_seq_max=14)
+    with by_hand(model, config, max_residents=12) as bench:
+        prompt = [30 + at % 7 for at in range(300)]
+        is_bare = False
+        for number in range(12):
+            client = bench.finish_one(Request([*prompt], greedy(NUM_REPLY)))
+            assert list(client.done.tokens) == plain_greedy(model, prompt, NUM_REPLY)
+            if number:
+                assert client.done.usage.cached_tokens == len(prompt) - 2
+            prompt += [*client.done.tokens, 50]
+            other = [20 + number, *(40 + at * number % 9 for at in range(120))]
+            bench.finish_one(Request(other, greedy(40)))
+            size = len(prompt) - 2
+            (seq_id,) = [s for s in range(14) if bench.context.num_cells(s) == size]
+            is_bare |= not bench.context.holds(seq_id, size - 1)
+        assert is_bare

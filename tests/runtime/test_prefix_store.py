@@ -1,6 +1,7 @@
 """Prefixes on disk: read back as they were, or not at all."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -148,9 +149,43 @@ def test_a_folder_that_cannot_be_written_is_told_of_once(
     assert not store.contains(TOKENS)
 
 
-def test_half_written_files_of_a_killed_process_are_deleted(opened: Open, tmp_path: Path) -> None:
+def test_a_folder_that_is_only_read_is_read(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root, who may write anything, a test can only pretend."""
+    write(opened(), TOKENS, OTHERS, [9])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    store = opened(max_bytes=FILE_BYTES)  # two too many, that can't be deleted
+    assert store.read([9]) == STATE
+    store.refuse([9], "useless")
+    assert store.num_unusable == 1
+
+
+def test_a_process_that_starts_does_not_disturb_one_that_writes(
+    opened: Open, tmp_path: Path
+) -> None:
+    folder = tmp_path / "prefixes"
+    folder.mkdir()
+    beside = folder / "abc.tmp"
+    beside.write_bytes(b"being written")
+    assert opened().num_bytes == 0
+    assert beside.exists()
+
+
+def test_the_bound_counts_what_other_processes_wrote(opened: Open, tmp_path: Path) -> None:
+    stores = [opened(max_bytes=2 * FILE_BYTES) for _ in range(2)]
+    for number, store in enumerate(stores):
+        write(store, [number], [number, number])
+    assert len(files(tmp_path)) == 2
+
+
+def test_half_written_files_that_were_abandoned_are_deleted(opened: Open, tmp_path: Path) -> None:
     folder = tmp_path / "prefixes"
     folder.mkdir()
     (folder / "abc.tmp").write_bytes(b"half")
+    os.utime(folder / "abc.tmp", (1_000, 1_000))
     assert opened().num_bytes == 0
     assert files(tmp_path) == []

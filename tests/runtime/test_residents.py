@@ -181,22 +181,22 @@ def test_a_prompt_known_as_a_whole_is_evaluated_but_for_its_last_token(
 
 def test_two_players_of_one_npc_share_her_block(scheduler: Scheduler) -> None:
     cache = Cache()
-    play(scheduler, cache, sequence([7] * 12 + [1] * 5))
-    second = play(scheduler, cache, sequence([7] * 12 + [2] * 5))
-    assert second.num_cached == 12
+    play(scheduler, cache, sequence([7] * 20 + [1] * 5))
+    second = play(scheduler, cache, sequence([7] * 20 + [2] * 5))
+    assert second.num_cached == 20
     assert scheduler.num_residents == 2
-    assert cache.num_used == 12 + 5 + 5 == scheduler.num_resident_cells
-    assert play(scheduler, cache, sequence([7] * 12 + [1] * 5 + [3])).num_cached == 17
+    assert cache.num_used == 20 + 5 + 5 == scheduler.num_resident_cells
+    assert play(scheduler, cache, sequence([7] * 20 + [1] * 5 + [3])).num_cached == 25
 
 
 def test_the_least_recently_used_resident_makes_way(scheduler: Scheduler) -> None:
     cache = Cache()
     for token in (1, 2):
-        play(scheduler, cache, sequence([token] * 10))
-    play(scheduler, cache, sequence([1] * 10 + [9]))
-    play(scheduler, cache, sequence([3] * 10))
-    assert play(scheduler, cache, sequence([1] * 11)).num_cached == 10
-    assert play(scheduler, cache, sequence([2] * 11)).num_cached == 0
+        play(scheduler, cache, sequence([token] * 20))
+    play(scheduler, cache, sequence([1] * 20 + [9]))
+    play(scheduler, cache, sequence([3] * 20))
+    assert play(scheduler, cache, sequence([1] * 21)).num_cached == 20
+    assert play(scheduler, cache, sequence([2] * 21)).num_cached == 0
 
 
 def test_a_request_that_needs_all_cells_still_begins_where_its_resident_parts(
@@ -208,6 +208,17 @@ def test_a_request_that_needs_all_cells_still_begins_where_its_resident_parts(
     large = play(scheduler, cache, sequence([1] * 40 + [3] * 70))
     assert large.num_cached == 40
     assert scheduler.num_residents == 1
+
+
+def test_a_stranger_who_begins_with_the_same_two_tokens_keeps_nobody_alive(
+    scheduler: Scheduler,
+) -> None:
+    cache = Cache()
+    play(scheduler, cache, sequence([1, 2, *[3] * 8]))
+    for token in range(4, 8):
+        stranger = play(scheduler, cache, sequence([1, 2, *[token] * 18]))
+        assert stranger.num_cached == 0
+    assert play(scheduler, cache, sequence([1, 2, *[3] * 9])).num_cached == 0
 
 
 def test_without_room_for_residents_nothing_is_kept() -> None:

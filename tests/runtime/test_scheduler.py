@@ -112,6 +112,25 @@ def test_the_youngest_gives_its_cells_to_an_older_reply_and_goes_on_later() -> N
     assert younger.num_evaluated == 20 + num_replied
 
 
+def test_nobody_is_preempted_twice_though_others_hold_more_than_they_need() -> None:
+    """With short decisions they hold room that they will never use."""
+    scheduler = make_scheduler(cells=2_586, sequences=20, batch_tokens=512, waiting=30)
+    admit(scheduler, make_sequence(20, max_tokens=300))
+    for _ in range(60):
+        advance(scheduler.plan())
+    youngest = make_sequence(20, max_tokens=300)
+    add(scheduler, *(make_sequence(100, max_tokens=90, with_state=True) for _ in range(10)))
+    add(scheduler, youngest)
+    while scheduler.has_work:
+        admitted(scheduler)
+        assert scheduler._cells.num_free >= 0
+        advance(scheduler.plan())
+        for sequence in [*scheduler.running]:
+            if len(sequence.reply) >= sequence.request.sampling.max_tokens:
+                scheduler.remove(sequence)
+    assert youngest.num_preempted == 1
+
+
 def test_a_resident_makes_way_before_anyone_is_preempted() -> None:
     scheduler = make_scheduler(cells=500, residents=2)
     gone = make_sequence(100, max_tokens=4)

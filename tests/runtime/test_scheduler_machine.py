@@ -44,7 +44,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject) -> None:
         self.end(data.draw(st.sampled_from(self.open)))
 
-    @rule(decision=st.integers(1, 20), stop=st.booleans(), count=st.integers(1, 60))
+    @rule(decision=st.integers(1, 200), stop=st.booleans(), count=st.integers(1, 60))
     def steps(self, decision: int, stop: bool, count: int) -> None:
         for _ in range(count - 1):
             self.step(decision, stop=False)
@@ -96,7 +96,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert len({s.seq_id for s in running}) == len(running) == self.scheduler.num_claimed
         used = sum(s.num_evaluated for s in running)
         assert used <= LIMITS.cells - self.scheduler.num_free_cells
-        assert self.scheduler.num_free_cells >= 0
+        assert 0 <= self.scheduler._cells.num_free <= self.scheduler.num_free_cells
 
     @invariant()
     def nobody_evaluates_more_than_it_said(self) -> None:
