@@ -1,6 +1,7 @@
 """From segments to token ids: special tokens by id, everything else as harmless text."""
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Protocol
 
 from runtime.errors import ModelError
@@ -28,6 +29,11 @@ class Vocabulary(Protocol):
         """Whether text can never tokenise to `token`."""
 
 
+_REMEMBERED = 1_024
+_LONGEST_REMEMBERED = 1_000
+"""Texts, and characters of one, whose token ids are remembered: the world's come again."""
+
+
 class PromptEncoder:
     """Encodes segments with one vocabulary. `special_ids` are taken from the manifest.
 
@@ -37,6 +43,7 @@ class PromptEncoder:
 
     def __init__(self, vocabulary: Vocabulary, special_ids: Mapping[str, int]) -> None:
         self._vocabulary = vocabulary
+        self._tokenize = lru_cache(_REMEMBERED)(lambda text: tuple(vocabulary.tokenize(text)))
         self._ids = {special: self._checked(special, special_ids) for special in Special}
 
     def _checked(self, special: Special, special_ids: Mapping[str, int]) -> int:
@@ -72,7 +79,8 @@ class PromptEncoder:
             elif isinstance(segment, End):
                 ids.append(self._vocabulary.eos)
             else:
-                ids += self._vocabulary.tokenize(segment)
+                is_short = len(segment) <= _LONGEST_REMEMBERED
+                ids += (self._tokenize if is_short else self._vocabulary.tokenize)(segment)
         return ids
 
 

@@ -155,10 +155,10 @@ class Engine:
         """
         if not request.prompt:
             raise ValueError("the prompt is empty; it needs at least one token")
-        if not 0 <= request.num_prefix < len(request.prompt):
+        if request.prefixes and not 0 < max(request.prefixes) < len(request.prompt):
             raise ValueError(
-                f"num_prefix is {request.num_prefix}; the prompt has {len(request.prompt)} tokens, "
-                "and one at least must follow the prefix"
+                f"prefixes of {list(request.prefixes)} tokens; the prompt has "
+                f"{len(request.prompt)}, and one at least must follow a prefix"
             )
         self._check_tokens(request.prompt)
         sequence = EngineSequence(request, emit)
@@ -236,7 +236,7 @@ class Engine:
         self._budget.observe(plan.num_replies, plan.num_prompt, time.monotonic() - start)
         for part, row in zip(plan.slices, rows, strict=True):
             part.sequence.num_evaluated += part.count
-            self._keep_prefix(part.sequence, part.count)
+            self._keep_prefixes(part.sequence, part.count)
             self._deliver(part.sequence, row if part.is_output else None)
         return True
 
@@ -354,19 +354,20 @@ class Engine:
         with self._changed:
             self._arrange(self._scheduler.remove(sequence, is_kept=is_kept))
 
-    def _keep_prefix(self, sequence: EngineSequence, count: int) -> None:
-        """Store the request's prefix if the `count` tokens evaluated just now complete it."""
-        end = sequence.request.num_prefix
-        is_complete = sequence.num_evaluated - count < end <= sequence.num_evaluated
-        if not self._prefixes or not is_complete:
+    def _keep_prefixes(self, sequence: EngineSequence, count: int) -> None:
+        """Store the prefixes of a request that the `count` tokens evaluated just now complete."""
+        if self._prefixes is None:
             return
-        assert sequence.seq_id is not None, "it runs"
-        tokens = sequence.tokens[:end]
-        if self._prefixes.wants(tokens) and self._context.holds(sequence.seq_id, end):
-            spare = self._context.config.n_seq_max - 1
-            self._context.share(sequence.seq_id, spare, end)
-            self._prefixes.put(tokens, self._context.save(spare))
-            self._context.forget(spare)
+        spare, before = self._context.config.n_seq_max - 1, sequence.num_evaluated - count
+        for end in sequence.request.prefixes:
+            tokens = sequence.tokens[:end]
+            is_complete = before < end <= sequence.num_evaluated
+            if is_complete and self._prefixes.wants(tokens):
+                assert sequence.seq_id is not None, "it runs"
+                if self._context.holds(sequence.seq_id, end):
+                    self._context.share(sequence.seq_id, spare, end)
+                    self._prefixes.put(tokens, self._context.save(spare))
+                    self._context.forget(spare)
 
     def _arrange(self, steps: Sequence[CacheStep], admitted: EngineSequence | None = None) -> None:
         for step in steps:

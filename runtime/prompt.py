@@ -119,7 +119,7 @@ class Transcript:
         parts: list[str] = []
         if rag not in (self._shown_rag, ("", "")):
             self._shown_rag = rag
-            parts.append(_fields(description=turn.description, instructions=turn.instructions))
+            parts.append(_scene(turn))
         new = [note for note in dict.fromkeys(turn.notes) if note not in self._shown_notes]
         self._shown_notes.update(new)
         parts += [_fields(note=note) for note in new]
@@ -140,6 +140,15 @@ def write_npc(npc: Npc) -> list[Segment]:
         npc_id=npc.npc_id, name=npc.name, persona=npc.persona, style=npc.style, lore=npc.lore
     )
     return [Special.SYS, text]
+
+
+def write_scene(turn: Turn) -> list[Segment]:
+    """How the `<RAG>` block of a conversation's first turn begins, whatever its notes."""
+    return [Special.RAG, _scene(turn)] if _scene(turn) else []
+
+
+def _scene(turn: Turn) -> str:
+    return _fields(description=turn.description, instructions=turn.instructions)
 
 
 def decision_segments(decision: str) -> list[Segment]:

@@ -165,9 +165,9 @@ class Scheduler:
         known = [(other, num_shared(other.tokens, tokens, 0)) for other in self.running]
         match = self._longest(tokens, known)
         length = match.length if match else 0
-        num_prefix = sequence.request.num_prefix
-        if num_prefix >= length + MIN_GAIN and self._is_stored(tokens[:num_prefix]):
-            return _Start(None, num_prefix)
+        for count in reversed(sequence.request.prefixes):
+            if count >= length + MIN_GAIN and self._is_stored(tokens[:count]):
+                return _Start(None, count)
         if any(n >= max(length, other.num_evaluated) + MIN_GAIN for other, n in known):
             return None
         return _Start(match, 0)

@@ -37,15 +37,16 @@ class Request:
 
     With `on_state` the last token of `prompt` is `<STATE>`: its vector goes to the callback, whose
     tokens (at most MAX_DECISION_TOKENS) are appended before the reply is generated. Without it the
-    reply follows the prompt at once. `deadline` is a time of `time.monotonic()`. The first
-    `num_prefix` tokens of the prompt, not all of it, are those that many requests begin with.
+    reply follows the prompt at once. `deadline` is a time of `time.monotonic()`. Other
+    requests too begin with the first so many tokens of the prompt as `prefixes` says, in rising
+    order and fewer than all of it.
     """
 
     prompt: Sequence[int]
     sampling: SamplingParams = field(default_factory=SamplingParams)
     on_state: OnState | None = None
     deadline: float | None = None
-    num_prefix: int = 0
+    prefixes: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

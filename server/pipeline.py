@@ -278,7 +278,7 @@ class Dialogue:
             ask.gen_params.sampling(LINE_END),
             on_state,
             deadline=progress.deadline,
-            num_prefix=prompt.num_prefix,
+            prefixes=prompt.prefixes,
         )
 
     def _decide(self, prediction: Prediction, progress: Progress) -> Decision:

@@ -58,7 +58,7 @@ def _written(
         tokens = [*prompt.tokens, *progress.decision_tokens, *encoder.encode(ending)]
         segments = [*prompt.segments, *progress.decided, *ending]
         ids = array("i", tokens)
-        return Written(ref(world), prompt.transcript, ids, segments, prompt.num_prefix)
+        return Written(ref(world), prompt.transcript, ids, segments, prompt.prefixes)
     if written is None or not written.is_of(world):
         return None
     told = written.transcript.past_turn(said.player, said.npc)

@@ -42,8 +42,8 @@ class Written:
     transcript: Transcript
     tokens: "array[int]"
     segments: list[Segment]
-    num_prefix: int
-    """Tokens of the NPC's block, with which it begins."""
+    prefixes: tuple[int, ...]
+    """As in BuiltPrompt."""
 
     def is_of(self, world: World) -> bool:
         """Whether it was written for `world`, which may have been replaced since."""

@@ -44,8 +44,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     n_residents: Annotated[int, msgspec.Meta(ge=0, le=255)] = 24
     """Finished requests whose KV cells are kept for the next one that begins like them."""
     prefix_mb: Annotated[int, msgspec.Meta(ge=0)] = 512
-    """Megabytes of disk for what was evaluated of the NPCs' descriptions, so that a restarted
-    server answers its first player warm; 0: none."""
+    """Megabytes of disk for what was evaluated of the NPCs' and scenes' descriptions, so that a
+    restarted server answers its first player warm; 0: none."""
     n_conversations: Count = 1_024
     """Conversations whose transcripts are remembered."""
     threads: Count | None = None

@@ -8,7 +8,8 @@ from rag.prompting import npc_for_prompt, rag_for_prompt
 from rag.world import World
 from runtime.encoder import PromptEncoder
 from runtime.errors import PromptTooLong
-from runtime.prompt import Segment, Special, Transcript, Turn
+from runtime.prefix_cache import num_shared
+from runtime.prompt import Segment, Special, Transcript, Turn, write_scene
 from server.explanation import ExplainedBlock
 from server.schemas import HistoryTurn
 from server.sessions import Written
@@ -25,8 +26,8 @@ class BuiltPrompt:
     """What the tokens say, for `explain`."""
     transcript: Transcript = field(default_factory=Transcript)
     """What they have shown: the next turn is appended to it."""
-    num_prefix: int = 0
-    """Tokens of the NPC's block, which her other conversations begin with too."""
+    prefixes: tuple[int, ...] = ()
+    """Tokens of the NPC's block, and with the scene's: her other conversations begin so too."""
 
 
 def build_prompt(
@@ -40,7 +41,8 @@ def build_prompt(
     transcript = Transcript()
     opening = transcript.begin(npc_for_prompt(turn.persona, turn.lang))
     head = encoder.begin(opening)
-    closing = transcript.open_turn(_asked(turn, world, notes))
+    asked = _asked(turn, world, notes)
+    closing = transcript.open_turn(asked)
     tail = encoder.encode(closing)
     room = budget - len(head) - len(tail)
     if room < 0:
@@ -51,8 +53,11 @@ def build_prompt(
     past = _recent_turns(turn.history, transcript, encoder, room)
     tokens = [*head, *(token for _, ids in past for token in ids), *tail]
     segments = [*opening, *(part for parts, _ in past for part in parts), *closing]
-    num_dropped = len(turn.history) - len(past)
-    return BuiltPrompt(tokens, num_dropped, segments, transcript, len(head))
+    prefixes: tuple[int, ...] = (len(head),)
+    if not past and (scene := encoder.encode(write_scene(asked))):
+        # the last of its tokens may end otherwise where a note follows
+        prefixes = (len(head), len(head) + num_shared(scene, tail, 0))
+    return BuiltPrompt(tokens, len(turn.history) - len(past), segments, transcript, prefixes)
 
 
 def append_turn(
@@ -67,7 +72,7 @@ def append_turn(
     closing = transcript.open_turn(_asked(turn, world, notes))
     tokens = [*written.tokens, *encoder.encode(closing)]
     segments = [*written.segments, *closing]
-    return BuiltPrompt(tokens, 0, segments, transcript, written.num_prefix)
+    return BuiltPrompt(tokens, 0, segments, transcript, written.prefixes)
 
 
 def _asked(turn: AskedTurn, world: World, notes: Sequence[str]) -> Turn:

@@ -72,9 +72,9 @@ class ResidentsMachine(RuleBasedStateMachine):
         max_tokens=st.integers(1, 40),
     )
     def arrive(self, head: int, rest: list[int], max_tokens: int) -> None:
-        num_prefix = 20 if rest else 0
+        prefixes = [20] if rest else []
         asked = Request(
-            [head] * 20 + rest, SamplingParams(max_tokens=max_tokens), num_prefix=num_prefix
+            [head] * 20 + rest, SamplingParams(max_tokens=max_tokens), prefixes=prefixes
         )
         arrived = EngineSequence(asked, lambda _: None)
         try:

@@ -170,9 +170,8 @@ def test_what_another_evaluates_is_not_waited_for_once_it_is_gone() -> None:
 def test_a_stored_prefix_is_restored_where_nothing_in_the_cache_is_as_long() -> None:
     stored = [7] * 40
     scheduler = Scheduler(LIMITS, lambda tokens: list(tokens) == stored)
-    first, second = (
-        EngineSequence(Request([7] * 40 + [n] * 9, num_prefix=40), lambda _: None) for n in (1, 2)
-    )
+    requests = [Request([7] * 40 + [who] * 9, prefixes=[20, 40]) for who in (1, 2)]
+    first, second = (EngineSequence(request, lambda _: None) for request in requests)
     add(scheduler, first, second)
     found = list(scheduler.admit())
     assert [step for admission in found for step in admission.steps] == [

@@ -36,7 +36,7 @@ def asked(model: LlamaModel, number: int = 1) -> Request:
     encoder = make_encoder(model)
     num_prefix = len(encoder.begin(Transcript().begin(NPC)))
     prompt = prompts(encoder)[number]
-    return Request(prompt, greedy(6), lambda _: decision(encoder), num_prefix=num_prefix)
+    return Request(prompt, greedy(6), lambda _: decision(encoder), prefixes=[num_prefix])
 
 
 def ask(bench: Bench, request: Request) -> Done:
@@ -52,12 +52,12 @@ def test_the_first_turn_after_a_restart_begins_at_the_stored_prefix(
         assert cold.usage.cached_tokens == 0
     with restarted(tiny, folder) as bench:
         warm = ask(bench, request)
-        assert warm.usage.cached_tokens == request.num_prefix
+        assert warm.usage.cached_tokens == request.prefixes[-1]
         assert warm.tokens == cold.tokens
         stats = bench.engine.stats
         assert (stats.num_restored, stats.num_unusable) == (1, 0)
         assert stats.num_stored_bytes > 1000
-        assert ask(bench, asked(tiny, 2)).usage.cached_tokens >= request.num_prefix
+        assert ask(bench, asked(tiny, 2)).usage.cached_tokens >= request.prefixes[-1]
         assert bench.engine.stats.num_restored == 1, "it is in the cache now"
 
 
@@ -84,7 +84,7 @@ def test_a_blob_that_llama_does_not_take_is_evaluated_again(
     request = asked(tiny)
     with restarted(tiny, folder) as bench:
         cold = ask(bench, request)
-    tokens = request.prompt[: request.num_prefix]
+    tokens = request.prompt[: request.prefixes[-1]]
     store = PrefixStore(folder, "tiny", 10**8)
     store.refuse(tokens, "it is replaced")
     store.put(tokens, b"no state of any sequence" * 100)
@@ -108,6 +108,6 @@ def test_a_prefix_that_was_not_evaluated_is_not_stored(tiny: LlamaModel, folder:
 def test_a_prefix_that_is_the_whole_prompt_is_refused(tiny: LlamaModel, folder: Path) -> None:
     with (
         restarted(tiny, folder) as bench,
-        pytest.raises(ValueError, match="one at least must follow the prefix"),
+        pytest.raises(ValueError, match="one at least must follow a prefix"),
     ):
-        bench.submit(Request([5, 6, 7], num_prefix=3))
+        bench.submit(Request([5, 6, 7], prefixes=[3]))

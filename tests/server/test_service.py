@@ -128,15 +128,21 @@ def test_flags_that_the_heads_do_not_predict_are_warned_of_once(
     assert warning == "documents of the world never apply: the bundle has no flag 'dance'"
 
 
-def test_the_first_turn_after_a_restart_begins_at_her_description(
+def test_the_first_turn_after_a_restart_begins_at_what_is_the_same_for_all(
     tiny_bundle: Path, small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PERSONA_CACHE", str(tmp_path))
-    cached: list[int] = []
-    for text in ("hello there", "hello there", "quite another thing to say"):
+
+    def ask(text: str, **others: Any) -> int:
+        """Cached tokens of the first turn of a server that was just started."""
         with opened(tiny_bundle, small_world, prefix_mb=10) as service, client_of(service) as asker:
-            answer = asker.post("/ask", json=ask_body(text)).json()
-            cached.append(answer["meta"]["usage"]["cached_tokens"])
-    assert cached[0] == 0
-    assert cached[1] == cached[2] > 10
-    assert len(list((tmp_path / "prefixes").iterdir())) == 1
+            answer = asker.post("/ask", json=ask_body(text, **others)).json()
+            cached: int = answer["meta"]["usage"]["cached_tokens"]
+            return cached
+
+    at_pier = {"context": {"game_state": {"location": "pier"}}}
+    assert ask("hello there", **at_pier) == 0
+    scene = ask("hello there", **at_pier)
+    assert ask("quite another thing to say", **at_pier) == scene
+    elsewhere = ask("hello there")
+    assert 10 < elsewhere < scene, "her own block"
