@@ -141,9 +141,8 @@ def test_the_first_turn_after_a_restart_begins_at_what_is_the_same_for_all(
             cached: int = answer["meta"]["usage"]["cached_tokens"]
             return cached
 
-    at_pier = {"context": {"game_state": {"location": "pier"}}}
-    assert ask("hello there", **at_pier) == 0
-    scene = ask("hello there", **at_pier)
-    assert ask("quite another thing to say", **at_pier) == scene
-    elsewhere = ask("hello there")
+    assert ask("hello there") == 0, "at the pier, where she is unless told otherwise"
+    scene = ask("hello there")
+    assert ask("quite another thing to say") == scene
+    elsewhere = ask("hello there", context={"game_state": {"location": "tower"}})
     assert 10 < elsewhere < scene, "her own block"
