@@ -235,7 +235,9 @@ class LlamaContext:
         code = C.llama_decode(self.handle, self._batch.struct)
         if code != 0:
             raise DecodeError(code)
-        self.num_outputs += self._batch.num_outputs(embeddings)
+        self.num_outputs += (
+            self._batch.struct.n_tokens if embeddings else sum(chunk.is_output for chunk in chunks)
+        )
         return rows
 
     def logits(self, row: int) -> Vector:
@@ -351,8 +353,15 @@ class _BatchBuffer:
     def fill(self, chunks: Sequence[Chunk]) -> list[int]:
         """Write the chunks one after another; the row of each one's last token."""
         rows, start = [], 0
+        batch = self.struct
         for chunk in chunks:
             end = start + len(chunk.tokens)
+            if end - start == 1:  # numpy's slices would cost more than the token
+                batch.token[start], batch.pos[start] = chunk.tokens[0], chunk.position
+                batch.seq_id[start][0], batch.logits[start] = chunk.seq_id, chunk.is_output
+                rows.append(start)
+                start = end
+                continue
             self._token[start:end] = chunk.tokens
             self._position[start:end] = range(chunk.position, chunk.position + end - start)
             self._seq_id[start:end] = chunk.seq_id
@@ -360,12 +369,8 @@ class _BatchBuffer:
             self.output[end - 1] = chunk.is_output
             rows.append(end - 1)
             start = end
-        self.struct.n_tokens = start
+        batch.n_tokens = start
         return rows
-
-    def num_outputs(self, embeddings: bool) -> int:
-        size = self.struct.n_tokens
-        return size if embeddings else int(self.output[:size].sum())
 
 
 class Sampler:

@@ -4,7 +4,7 @@ SHARE = 0.3
 """Weight of the newest step in the running means."""
 STRETCH = 2.5
 """A step of replies and prompts may take so many times as long as one of replies alone."""
-LEAST = 8
+LEAST = 4
 """Prompt tokens that any step may have, so that no prompt waits for ever."""
 
 
