@@ -2,15 +2,49 @@
 
 import argparse
 
-from bench import onnx, rag, trim
+from bench import (
+    engine,
+    http,
+    load,
+    make_model,
+    memory,
+    onnx,
+    production,
+    rag,
+    startup,
+    trim,
+    turns,
+)
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Registers `bench` and its sub-commands."""
     parser = commands.add_parser("bench", help="measure, offline and on CPU")
     actions = parser.add_subparsers(required=True, metavar="BENCHMARK")
+    engine.add_arguments(
+        actions.add_parser("engine", help="the engine beside llama.cpp's C API alone")
+    )
+    http.add_arguments(actions.add_parser("http", help="what /ask costs besides the model"))
+    load.add_arguments(
+        actions.add_parser("load", help="many players at once, in closed and open loop")
+    )
+    make_model.add_arguments(
+        actions.add_parser("make-model", help="random weights in a real model's shapes")
+    )
+    memory.add_arguments(
+        actions.add_parser("memory", help="whether a server's memory grows, turn after turn")
+    )
     onnx.add_arguments(
         actions.add_parser("onnx", help="int8 and graph optimisation of what is served")
     )
+    production.add_arguments(
+        actions.add_parser("production", help="speed and memory of a model, and memory's roof")
+    )
     rag.add_arguments(actions.add_parser("rag", help="index, search and rules of a large world"))
+    startup.add_arguments(
+        actions.add_parser("startup", help="a restarted server's first turn beside a warm one")
+    )
     trim.add_arguments(actions.add_parser("trim", help="the default base, trimmed and not"))
+    turns.add_arguments(
+        actions.add_parser("turns", help="a growing conversation, turn by turn, beside other ways")
+    )

@@ -22,11 +22,6 @@ class SettingsError(Exception):
     """An environment variable is unknown or has a value that cannot be used."""
 
 
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Each field is read from `PERSONA_` and its name in capitals."""
 

@@ -12,7 +12,8 @@ from typing import Annotated
 import msgspec
 
 from heads.bundle import Bundle, cache_folder
-from server.settings import Settings, num_cores
+from runtime.host import cpu_model, num_cores
+from server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -117,18 +118,3 @@ def _read(path: Path) -> dict[str, Tuned]:
 
 def _key(bundle_id: str) -> str:
     return f"{bundle_id} on {cpu_model()}, {num_cores()} cores"
-
-
-def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The CPU's name; on ARM, where it has none, the numbers of its maker and part."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return "unknown CPU"
-    said = {
-        name.strip(): value.strip()
-        for name, separator, value in (line.partition(":") for line in lines)
-        if separator
-    }
-    parts = [said.get(name) for name in ("CPU implementer", "CPU part")]
-    return said.get("model name") or " ".join(part for part in parts if part) or "unknown CPU"

@@ -1,0 +1,239 @@
+"""`persona bench load`: turns a minute and waiting times, with 1 to 16 players at once.
+
+A real server process on loopback is asked by players of a dataset's validation split, in closed and
+in open loop. Beside it, on the engine alone: what a long prompt that arrives does to the rhythm of
+a reply that runs.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from rich.progress import Progress
+
+from bench.fairness import Gaps, measure_gaps
+from bench.load_loops import ClosedLoop, Load, OpenLoop, Players, num_completed
+from bench.load_targets import Kind, Outcome, ServerTarget, Target
+from bench.players import conversations_of, make_prompts, read_players
+from bench.raw_loops import EndlessModel
+from bench.report import Ratio, add_output, print_table, ratio_of, write_report
+from bench.server_process import (
+    SERVE,
+    ServerFailed,
+    add_server,
+    run_server,
+    server_settings,
+    shown_settings,
+)
+from heads.bundle import load_bundle
+from server.service import open_engine
+from server.settings import Settings
+from train.dataset import DatasetError, TurnLabel
+
+MAX_STRETCH = 3.0
+"""Upper bound of the p95 gap while a long prompt is read, over the quiet median."""
+_REPLY_PROMPT = 64
+_SPANS: dict[str, Callable[[Outcome], float | None]] = {
+    "state": lambda outcome: outcome.state_s,
+    "first token": lambda outcome: outcome.first_token_s,
+    "total": lambda outcome: outcome.total_s,
+}
+
+
+@dataclass(slots=True)
+class Found:
+    """What one load on one target came to, over all runs."""
+
+    target: str
+    load: str
+    per_minute: list[float] = field(default_factory=list)
+    """Completed turns a minute, one figure a run."""
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def num(self, kind: Kind) -> int:
+        """Turns of which that became."""
+        return sum(outcome.kind is kind for outcome in self.outcomes)
+
+    def milliseconds(self, span: str) -> tuple[float, float] | None:
+        """p50 and p95 over the turns that took the main path; None if there was none."""
+        times = [_SPANS[span](each) for each in self.outcomes if each.kind is Kind.MAIN]
+        known = [seconds * 1e3 for seconds in times if seconds is not None]
+        if not known:
+            return None
+        p50, p95 = np.quantile(known, [0.5, 0.95]).tolist()
+        return p50, p95
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the benchmark."""
+    add_server(parser)
+    add = parser.add_argument
+    add("--sessions", type=int, nargs="*", default=[1, 2, 4, 8, 16], help="closed loops")
+    add("--rates", type=float, nargs="*", default=[30, 90], help="open loops: turns a minute")
+    add("--seconds", type=float, default=20.0, help="of each loop (default: 20)")
+    add("--max-tokens", type=int, default=32, help="of each reply (default: 32)")
+    add("--newcomer", type=int, default=1_000, help="tokens of the prompt that arrives")
+    add("--seed", type=int, default=0, help="of conversations and arrivals")
+    add_output(parser, num_runs=3)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures and prints; 1 if the bound is missed, a turn failed, or the arguments are wrong."""
+    try:
+        check(args)
+        turns = read_players(args.data)
+    except (DatasetError, ValueError) as error:
+        print(f"persona bench load: {error}", file=sys.stderr)
+        return 1
+    settings = server_settings(args)
+    gaps = fairness(settings, turns, args.newcomer, args.runs)
+    stretch = ratio_of([each.busy_p95 for each in gaps], [each.quiet_median for each in gaps])
+    with run_server(SERVE, settings) as server:
+        server.wait_until_ready()
+        found = measure([ServerTarget(server, args.max_tokens)], turns, args)
+    if found:
+        print_table("turns under load, milliseconds p50 / p95", [_row(each) for each in found])
+    _print_fairness(gaps, stretch, args.newcomer)
+    names = ("sessions", "rates", "seconds", "max_tokens", "newcomer", "seed", "runs")
+    chosen = {name: getattr(args, name) for name in names} | shown_settings(settings)
+    figures = {
+        "loads": [_figures(each) for each in found],
+        "fairness": {"stretch": stretch, "bound": MAX_STRETCH, "runs": gaps},
+    }
+    write_report(args.json, "load", chosen, figures)
+    if args.plot:
+        _draw(args.plot, found)
+    failed = [each for one in found for each in one.outcomes if each.kind is Kind.FAILED]
+    if failed:
+        print(f"{len(failed)} turns failed; the first: {failed[0].why}", file=sys.stderr)
+    return int(stretch.high > MAX_STRETCH or bool(failed))
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise ValueError for arguments that nothing can be measured with."""
+    given: list[tuple[str, float, float, float]] = [
+        ("--runs", args.runs, 1, 1_000),
+        *(("--sessions", count, 1, 1_000) for count in args.sessions),
+        *(("--rates", rate, 0.1, 100_000) for rate in args.rates),
+        ("--seconds", args.seconds, 0.1, 86_400),
+        ("--max-tokens", args.max_tokens, 1, 512),
+        ("--newcomer", args.newcomer, 8, 100_000),
+    ]
+    for name, value, low, high in given:
+        if not low <= value <= high:
+            raise ValueError(f"{name} is {value:g}; it must be from {low:g} to {high:g}")
+
+
+def fairness(
+    settings: Settings, turns: Sequence[TurnLabel], num_newcomer: int, num_runs: int
+) -> list[Gaps]:
+    """The gaps of `num_runs` runs, after one to warm up, on the engine as it serves."""
+    bundle = load_bundle(settings.bundle, verify_hashes=settings.verify_hashes)
+    model = EndlessModel(bundle.model)
+    try:
+        # no prompt twice: it would not be read again
+        replies = make_prompts(model, turns, num_runs + 1, _REPLY_PROMPT)
+        newcomers = make_prompts(model, turns[::-1], num_runs + 1, num_newcomer)
+        with open_engine(settings, bundle, model) as engine:
+            pairs = zip(replies, newcomers, strict=True)
+            return [measure_gaps(engine, reply, newcomer) for reply, newcomer in pairs][1:]
+    finally:
+        model.close()
+
+
+def measure(
+    targets: Sequence[Target], turns: Sequence[TurnLabel], args: argparse.Namespace
+) -> list[Found]:
+    """Every load on every target, in turns, after a line to each NPC. Raises ServerFailed."""
+    found: dict[tuple[str, str], Found] = {}
+    players = {target.name: Players(conversations_of(turns, args.seed)) for target in targets}
+    for target in targets:
+        _warm_up(target, turns)
+    with Progress(transient=True, auto_refresh=False) as progress:
+        task = progress.add_task("loads", total=args.runs)
+        for at in range(args.runs):
+            loads: list[Load] = [
+                *(ClosedLoop(count) for count in args.sessions),
+                *(OpenLoop(rate, args.seed + at) for rate in args.rates),
+            ]
+            for load, target in product(loads, targets):
+                key = target.name, load.name
+                start = time.monotonic()
+                outcomes = load.run(target, players[target.name], args.seconds)
+                completed = num_completed(outcomes, start, args.seconds)
+                one = found.setdefault(key, Found(*key))
+                one.per_minute.append(completed / args.seconds * 60)
+                one.outcomes += outcomes
+            progress.update(task, advance=1, refresh=True)
+    return list(found.values())
+
+
+def _warm_up(target: Target, turns: Sequence[TurnLabel]) -> None:
+    """A line to each NPC: a server that runs has met them."""
+    for npc_id, line in {turn.npc_id: turn for turn in turns}.items():
+        outcome = target.turn(f"warm-up with {npc_id}", line, is_first=True)
+        if outcome.kind is Kind.FAILED:
+            raise ServerFailed(f"{target.name} does not answer for {npc_id!r}: {outcome.why}")
+
+
+def _row(found: Found) -> dict[str, object]:
+    spans = {span: found.milliseconds(span) for span in _SPANS}
+    return {
+        "target": found.target,
+        "load": found.load,
+        "turns/min": f"{median(found.per_minute):.1f}",
+        **{span: "-" if ms is None else f"{ms[0]:.0f} / {ms[1]:.0f}" for span, ms in spans.items()},
+        "turns": len(found.outcomes),
+        **{kind.value: found.num(kind) for kind in Kind if kind is not Kind.MAIN},
+    }
+
+
+def _figures(found: Found) -> dict[str, object]:
+    return {
+        "target": found.target,
+        "load": found.load,
+        "turns_per_minute": found.per_minute,
+        "milliseconds": {span: found.milliseconds(span) for span in _SPANS},
+        "num": {kind.value: found.num(kind) for kind in Kind},
+    }
+
+
+def _print_fairness(gaps: Sequence[Gaps], stretch: Ratio, num_newcomer: int) -> None:
+    quiet, busy = (median(getattr(g, name) for g in gaps) for name in ("quiet_median", "busy_p95"))
+    kept = "kept" if stretch.high <= MAX_STRETCH else "MISSED"
+    print(
+        f"a running reply while a prompt of {num_newcomer} tokens arrives: p95 gap {busy * 1e3:.1f}"
+        f" ms, quiet median {quiet * 1e3:.1f} ms, ratio {stretch} (high end <= {MAX_STRETCH:g}: "
+        f"{kept}); the newcomer's first token after {median(g.newcomer_s for g in gaps):.2f} s"
+    )
+
+
+def _draw(path: Path, found: Sequence[Found]) -> None:
+    """Turns a minute, and the times of a turn: p50 as bars, p95 as ticks."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 (slow to import)
+
+    figure = Figure(figsize=(11, 0.4 * len(found) + 1.5), layout="constrained")
+    rates, times = figure.subplots(1, 2, sharey=True)
+    places = range(len(found))
+    rates.barh(places, [median(each.per_minute) for each in found], color="#3b82c4")
+    rates.set_yticks(places, [f"{each.target}, {each.load}" for each in found])
+    rates.set_xlabel("completed turns a minute")
+    for number, (span, colour) in enumerate(
+        zip(_SPANS, ("#3b82c4", "#d9822b", "#7fb069"), strict=True)
+    ):
+        for at, each in enumerate(found):
+            if (ms := each.milliseconds(span)) is not None:
+                place, label = at + 0.25 * (number - 1), span if at == 0 else None
+                times.barh(place, ms[0], 0.25, color=colour, label=label)
+                times.plot(ms[1], place, "|", color="black", markersize=8)
+    times.set_xlabel("milliseconds of a turn: p50, tick p95")
+    times.legend()
+    rates.invert_yaxis()
+    figure.savefig(path)

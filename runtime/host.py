@@ -1,0 +1,24 @@
+"""The machine that a process runs on."""
+
+import os
+from pathlib import Path
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The CPU's name; on ARM, where it has none, the numbers of its maker and part."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return "unknown CPU"
+    said = {
+        name.strip(): value.strip()
+        for name, separator, value in (line.partition(":") for line in lines)
+        if separator
+    }
+    parts = [said.get(name) for name in ("CPU implementer", "CPU part")]
+    return said.get("model name") or " ".join(part for part in parts if part) or "unknown CPU"
