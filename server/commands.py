@@ -4,7 +4,8 @@ import argparse
 import asyncio
 import logging
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import msgspec
 import uvicorn
@@ -42,7 +43,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run_serve(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or Ctrl-C."""
+    """Serve until SIGTERM or Ctrl-C.
+
+    Raises what `open_service` raises: told by uvicorn, a sentence would come with a traceback.
+    """
     settings = read_settings()
     given = {name: getattr(args, name) for name in ("host", "port")}
     chosen = {name: value for name, value in given.items() if value is not None}
@@ -50,20 +54,25 @@ def run_serve(args: argparse.Namespace) -> int:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    with ExitStack() as stack:
+        loading = open_service(settings, lambda part: _log.info("loading %s", part))
+        service = stack.enter_context(loading)
 
-    def loading() -> AbstractContextManager[Service]:
-        return open_service(settings, lambda part: _log.info("loading %s", part))
+        @contextmanager
+        def handed_over() -> Iterator[Service]:
+            with stack.pop_all():  # closed before uvicorn ends the process by its signal
+                yield service
 
-    config = uvicorn.Config(
-        make_app(loading),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=30,
-    )
-    server = uvicorn.Server(config)
-    server.run()
+        config = uvicorn.Config(
+            make_app(handed_over),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=30,
+        )
+        server = uvicorn.Server(config)
+        server.run()
     return 0 if server.started else 1
 
 

@@ -192,6 +192,19 @@ def test_a_command_whose_packages_are_missing_says_which_to_install(
     assert "pip install" in ran.error
 
 
+@pytest.mark.parametrize(
+    ("variable", "word"), [("PERSONA_BUNDLE", "bundle.json"), ("PERSONA_WORLD", "no such folder")]
+)
+def test_a_server_that_cannot_start_says_why_in_a_sentence(
+    persona: Command, monkeypatch: pytest.MonkeyPatch, variable: str, word: str
+) -> None:
+    monkeypatch.setenv(variable, "/nowhere")
+    ran = persona("serve", "--port", "0")
+    assert ran.code == 1
+    assert word in ran.error
+    assert "Traceback" not in ran.error + ran.out
+
+
 def test_a_server_answers_and_goes_when_it_is_told_to(settings: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
