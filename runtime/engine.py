@@ -241,6 +241,8 @@ class Engine:
         return True
 
     def _loop(self) -> None:
+        # here and not before: OpenMP is slower once a second thread of a process works with it
+        self._context.warm_up()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._scheduler.has_work or self._is_stopping)

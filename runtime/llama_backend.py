@@ -37,6 +37,7 @@ _FILE_TYPES = {
     "q6_k": C.LLAMA_FTYPE_MOSTLY_Q6_K,
 }
 _PIECE_BYTES = 256
+_WARM_UP_TOKENS = 64
 _PENALTY_TOKENS = 64
 _ERROR_LEVEL = 4
 _LOWEST_TEMPERATURE = 1e-4  # logits divided by less may overflow; it is greedy anyway
@@ -268,6 +269,13 @@ class LlamaContext:
             for row in range(len(part)):
                 result[start + row] = self.logits(row)
         return result
+
+    def warm_up(self) -> None:
+        """Evaluate something once: the weights' pages are read, and what is made lazily is made."""
+        tokens = [self.model.eos] * min(_WARM_UP_TOKENS, self.config.n_batch)
+        self.decode([Chunk(0, 0, tokens, is_output=False)])
+        self.decode([Chunk(0, len(tokens), tokens[:1], is_output=True)], embeddings=True)
+        self.clear()
 
     def clear(self) -> None:
         """Forget all sequences."""

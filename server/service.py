@@ -170,6 +170,7 @@ def open_retriever(
 
     index, report = open_index(world.documents, embedder, folder, on_progress)
     say(f"world index: {report.num_texts} texts, {report.num_embedded} of them embedded now")
+    embedder.encode(["."])  # what it makes at its first call is made before the first player's
     return Retriever(embedder, index, calibration)
 
 

@@ -99,7 +99,4 @@ def test_conversations_do_not_keep_the_world_that_they_were_in(reloadable: Reloa
     world = ref(reloadable.service.world)
     assert reloadable.client.post("/admin/reload").status_code == 200
     gc.collect()
-    print(
-        [(type(r), [type(q) for q in gc.get_referrers(r)][:4]) for r in gc.get_referrers(world())]
-    )
     assert world() is None
