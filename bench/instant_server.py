@@ -93,6 +93,8 @@ class InstantEngine(Engine):
         self._states, self._replies = cycle(states), cycle(replies)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._is_warm = threading.Event()
+        self._is_warm.set()
 
     @property
     def stats(self) -> EngineStats:

@@ -94,13 +94,15 @@ class Engine:
         self._budget = budget or StepBudget()
         self._changed = threading.Condition()  # guards the scheduler
         self._is_stopping = False
+        self._is_warm = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the owner thread."""
+        """Start the owner thread, and wait until it has evaluated something once."""
         assert self._thread is None, "one thread owns llama.cpp"
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._thread.start()
+        self._is_warm.wait()
 
     def close(self) -> None:
         """Stop the owner thread; unfinished requests fail with EngineStopped, on this thread."""
@@ -241,8 +243,11 @@ class Engine:
         return True
 
     def _loop(self) -> None:
-        # here and not before: OpenMP is slower once a second thread of a process works with it
-        self._context.warm_up()
+        try:
+            # on this thread: OpenMP is slower once a second one of the process works with it
+            self._context.warm_up()
+        finally:
+            self._is_warm.set()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._scheduler.has_work or self._is_stopping)
