@@ -1,7 +1,6 @@
 """Two `llama-server` processes on loopback: one embeds the whole prompt, one completes it."""
 
 import http.client
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,12 +14,12 @@ import msgspec
 import numpy as np
 
 from bench.peers import PeerAsk, PeerFailed, PeerReply
+from bench.server_process import HOST, free_port, stop_process
 from runtime.context_config import ContextConfig
 from runtime.sampling import SamplingParams
 
-HOST = "127.0.0.1"
 HOW_TO_BUILD = "scripts/build-llama-server builds it and prints its path, for --llama-server"
-_START_S, _ANSWER_S, _STOP_S, _LOOK_S = 60.0, 300.0, 10.0, 0.05
+_START_S, _ANSWER_S, _LOOK_S = 60.0, 300.0, 0.05
 _LAST_CHARACTERS = 600
 _PENALTY = SamplingParams().repetition_penalty
 
@@ -103,9 +102,7 @@ class LlamaServerPeer:
 @contextmanager
 def run_server(command: Sequence[str]) -> Iterator["LlamaServer"]:
     """A process on a free port of loopback, ready to answer. Raises PeerFailed."""
-    with socket.socket() as free:
-        free.bind((HOST, 0))
-        port: int = free.getsockname()[1]
+    port = free_port()
     place = ["--host", HOST, "--port", str(port), "--no-ui", "--offline"]
     with tempfile.TemporaryFile() as log:
         try:
@@ -127,12 +124,7 @@ def run_server(command: Sequence[str]) -> Iterator["LlamaServer"]:
                 time.sleep(_LOOK_S)
             yield server
         finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            stop_process(process)
 
 
 @dataclass(frozen=True, slots=True)

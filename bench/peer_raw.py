@@ -5,8 +5,9 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 
-from bench.peers import PeerAsk, PeerReply, num_common
+from bench.peers import PeerAsk, PeerReply
 from runtime.llama_backend import Chunk, LlamaContext, Sampler
+from runtime.prefix_cache import num_shared
 from runtime.sampling import SamplingParams
 
 
@@ -29,7 +30,7 @@ class RawPeer:
         with self._lock:
             start = time.perf_counter()
             held, prompt = self._held[turn.conversation], turn.prompt
-            num_kept = min(num_common(held, prompt), len(prompt) - 1)
+            num_kept = min(num_shared(held, list(prompt), 0), len(prompt) - 1)
             if not self._context.holds(turn.conversation, num_kept):
                 num_kept = 0
             self._context.forget(turn.conversation, num_kept)

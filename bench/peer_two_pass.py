@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.peers import PeerAsk, PeerReply, num_common
+from bench.peers import PeerAsk, PeerReply
 from runtime.context_config import ContextConfig
 from runtime.llama_backend import LlamaModel
+from runtime.prefix_cache import num_shared
 from runtime.prompt import Special
 from runtime.sampling import SamplingParams
 
@@ -63,7 +64,7 @@ class TwoPassPeer:
             vector = self._embedder.embed(text)
             state = time.perf_counter()
             prompt = [*turn.prompt, *turn.decision]
-            num_kept = num_common(self._writer.eval_tokens, prompt)
+            num_kept = num_shared(list(self._writer.eval_tokens), prompt, 0)
             pieces = self._writer.create_completion(
                 prompt,
                 max_tokens=turn.max_tokens,

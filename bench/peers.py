@@ -62,10 +62,3 @@ class Peer(Protocol):
 
     def close(self) -> None:
         """Let go of weights, caches and processes."""
-
-
-def num_common(held: Sequence[int], wanted: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    pairs = zip(held, wanted, strict=False)
-    shorter = min(len(held), len(wanted))
-    return next((at for at, (a, b) in enumerate(pairs) if a != b), shorter)

@@ -62,7 +62,7 @@ def run_server(command: Sequence[str], settings: Settings) -> Iterator["Server"]
 
     Ctrl-C in a terminal does not reach it: what came of it so far can still be told.
     """
-    port = _free_port()
+    port = free_port()
     folders = {"PERSONA_BUNDLE": settings.bundle, "PERSONA_WORLD": settings.world}
     with ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile())
@@ -74,19 +74,21 @@ def run_server(command: Sequence[str], settings: Settings) -> Iterator["Server"]
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        stack.callback(_stop, process)
+        stack.callback(stop_process, process)
         connection = http.client.HTTPConnection(HOST, port, timeout=_ANSWER_S)
         yield Server(process, stack.enter_context(closing(connection)), log, start)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody uses just now."""
     with socket.socket() as free:
         free.bind((HOST, 0))
         port: int = free.getsockname()[1]
         return port
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
+def stop_process(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, by force if it does not go."""
     process.terminate()
     try:
         process.wait(_STOP_S)

@@ -367,14 +367,14 @@ class Engine:
             return
         spare, before = self._context.config.n_seq_max - 1, sequence.num_evaluated - count
         for end in sequence.request.prefixes:
+            if not before < end <= sequence.num_evaluated:
+                continue
+            assert sequence.seq_id is not None, "it runs"
             tokens = sequence.tokens[:end]
-            is_complete = before < end <= sequence.num_evaluated
-            if is_complete and self._prefixes.wants(tokens):
-                assert sequence.seq_id is not None, "it runs"
-                if self._context.holds(sequence.seq_id, end):
-                    self._context.share(sequence.seq_id, spare, end)
-                    self._prefixes.put(tokens, self._context.save(spare))
-                    self._context.forget(spare)
+            if self._prefixes.wants(tokens) and self._context.holds(sequence.seq_id, end):
+                self._context.share(sequence.seq_id, spare, end)
+                self._prefixes.put(tokens, self._context.save(spare))
+                self._context.forget(spare)
 
     def _arrange(self, steps: Sequence[CacheStep], admitted: EngineSequence | None = None) -> None:
         for step in steps:

@@ -144,7 +144,8 @@ def write_npc(npc: Npc) -> list[Segment]:
 
 def write_scene(turn: Turn) -> list[Segment]:
     """How the `<RAG>` block of a conversation's first turn begins, whatever its notes."""
-    return [Special.RAG, _scene(turn)] if _scene(turn) else []
+    text = _scene(turn)
+    return [Special.RAG, text] if text else []
 
 
 def _scene(turn: Turn) -> str:

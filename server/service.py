@@ -85,6 +85,7 @@ def open_service(
     if settings.embedder != NO_EMBEDDER:
         say(f"sentence encoder {settings.embedder}")
         embedder = open_embedder(settings.embedder)
+        embedder.encode(["."])  # what it makes at its first call is made before the first player's
     retriever = open_retriever(settings, world, embedder, say)
     heads = HeadsSession(bundle.heads, bundle.manifest.heads, bundle.manifest.n_embd)
     model = LlamaModel(bundle.model)
@@ -170,7 +171,6 @@ def open_retriever(
 
     index, report = open_index(world.documents, embedder, folder, on_progress)
     say(f"world index: {report.num_texts} texts, {report.num_embedded} of them embedded now")
-    embedder.encode(["."])  # what it makes at its first call is made before the first player's
     return Retriever(embedder, index, calibration)
 
 

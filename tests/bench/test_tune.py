@@ -20,9 +20,8 @@ from runtime.host import num_cores
 from runtime.llama_backend import LlamaModel
 from server.cli import INTERRUPTED, main
 from server.tuned import Tuned, read_tuned, tuned_file
-from tests.heads.bundles import write_bundle
 from tests.server.small_world import write_small_world
-from tests.tiny_models import N_EMBD, make_tiny
+from tests.tiny_bundle import write_tiny_bundle
 
 START = Setup(threads=2, threads_batch=2, step_tokens=512, ubatch_tokens=512, kv_type="f16")
 THREADS = Knob("threads", (1, 2, 3), ("turn",))
@@ -138,12 +137,7 @@ def world_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny bundle."""
-    folder = tmp_path_factory.mktemp("bundle")
-    shutil.move(make_tiny("qwen2", folder).path, folder / "model.gguf")
-    model = LlamaModel(folder / "model.gguf", vocab_only=True)
-    ids = find_special_ids(model)
-    model.close()
-    return write_bundle(folder, N_EMBD, lambda manifest: manifest.update(special_tokens=ids))
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture

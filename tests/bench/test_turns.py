@@ -1,6 +1,5 @@
 """A growing conversation, ours and the peers', on a tiny model and a small world."""
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -23,9 +22,8 @@ from runtime.encoder import PromptEncoder, find_special_ids
 from runtime.llama_backend import LlamaContext, LlamaModel
 from runtime.prompt import Special
 from server.cli import main
-from tests.heads.bundles import write_bundle
 from tests.server.small_world import write_small_world
-from tests.tiny_models import N_EMBD, make_tiny
+from tests.tiny_bundle import write_tiny_bundle
 
 SAID = ("안녕하세요", "목걸이 어디 있어요?", "도와 주세요", "감사합니다", "그 사람은요?")
 SERVERS = sorted((cache_folder() / "llama-server").glob("*/llama-server"))
@@ -33,12 +31,7 @@ SERVERS = sorted((cache_folder() / "llama-server").glob("*/llama-server"))
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle")
-    shutil.move(make_tiny("qwen2", folder).path, folder / MODEL)
-    model = LlamaModel(folder / MODEL, vocab_only=True)
-    ids = find_special_ids(model)
-    model.close()
-    return write_bundle(folder, N_EMBD, lambda manifest: manifest.update(special_tokens=ids))
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture(scope="module")

@@ -1,21 +1,17 @@
 """A service on a tiny model for what must hold with any, and one on the default bundle."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from runtime.encoder import find_special_ids
-from runtime.llama_backend import LlamaModel
 from server.service import Service
 from tests.conftest import build_default
-from tests.heads.bundles import write_bundle
 from tests.server.serving import client_of, opened
 from tests.server.small_world import write_small_world
-from tests.tiny_models import N_EMBD, make_tiny
+from tests.tiny_bundle import write_tiny_bundle
 
 
 @pytest.fixture(scope="session")
@@ -27,12 +23,7 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of a tiny random model and random heads."""
-    folder = tmp_path_factory.mktemp("tiny-bundle")
-    shutil.move(make_tiny("qwen2", folder).path, folder / "model.gguf")
-    model = LlamaModel(folder / "model.gguf", vocab_only=True)
-    ids = find_special_ids(model)
-    model.close()
-    return write_bundle(folder, N_EMBD, lambda manifest: manifest.update(special_tokens=ids))
+    return write_tiny_bundle(tmp_path_factory.mktemp("tiny-bundle"))
 
 
 @pytest.fixture(scope="session")
