@@ -134,9 +134,11 @@ class RemoteFolder:
         """A mistyped path must not scatter versions over someone's files."""
         self._refuse_missing(self.root.parent)
         with os_errors_told(self.address, READ, MEND):
-            if (self.root / _VERSIONS).is_dir() or not self.root.exists():
+            if not self.root.exists():
                 return
             self._refuse_missing(self.root)
-            if names := sorted(path.name for path in self.root.iterdir()):
+            names = sorted(path.name for path in self.root.iterdir())
+            # listed first: a publisher beside this one makes `versions` before anything else
+            if names and not (self.root / _VERSIONS).is_dir():
                 expected, found = "a model repository or an empty folder", ", ".join(names[:5])
                 raise RemoteError(self.root, expected, found, "name another folder")

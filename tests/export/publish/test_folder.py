@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,18 @@ def test_latest_that_names_nothing_is_told(
             pull(PullOptions(folder_repository.address, out=target), Listener())
     promote(folder_repository.address, None, Listener())
     assert (folder_repository.root / LATEST).read_text().strip() == branch_of(1)
+
+
+def test_a_folder_that_another_publisher_begins_a_moment_before_is_not_foreign(
+    folder_repository: FolderRepository, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, iterdir = folder_repository.root, Path.iterdir
+    root.mkdir(exist_ok=True)
+
+    def overtaken(path: Path) -> Iterator[Path]:
+        if path == root:
+            (root / "versions").mkdir(exist_ok=True)
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", overtaken)
+    assert publish(bundle, folder_repository.address, Listener()) == branch_of(1)
