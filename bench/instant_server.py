@@ -193,7 +193,7 @@ class Recorded:
 def open_instant(service: Service, lines: Sequence[str]) -> Iterator[Service]:
     """A real service with the stand-in for its engine, which answers with `lines`."""
     states = _real_states(service, lines[:NUM_STATES])
-    model = LlamaModel(service.bundle.model, vocab_only=True)
+    model = LlamaModel(service.loaded.bundle.model, vocab_only=True)
     replies = [_reply(model, line) for line in lines]
     model.close()
     with InstantEngine(states, replies) as engine:
@@ -201,12 +201,12 @@ def open_instant(service: Service, lines: Sequence[str]) -> Iterator[Service]:
         if retriever is not None:
             retriever = replace(retriever, embedder=TimedEmbedder(retriever.embedder))
         dialogue = replace(service.dialogue, engine=engine, retriever=retriever)
-        yield replace(service, engine=engine, dialogue=dialogue)
+        yield replace(service, loaded=replace(service.loaded, engine=engine), dialogue=dialogue)
 
 
 def _real_states(service: Service, lines: Sequence[str]) -> list[StateVector]:
     """States of short prompts, from the real engine: the heads must have something to decide."""
-    encoder = service.encoder
+    encoder = service.loaded.encoder
     (npc,) = encoder.encode([Special.NPC])
     sampling = SamplingParams(max_tokens=1)
     states = []

@@ -32,7 +32,7 @@ from bench.server_process import (
     shown_settings,
 )
 from heads.bundle import load_bundle
-from server.service import open_engine
+from server.loaded import open_engine
 from server.settings import Settings
 from train.dataset import DatasetError, TurnLabel
 

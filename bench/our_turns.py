@@ -52,7 +52,7 @@ class OurSide:
         self._num_residents = num_residents
         self._service = service
         self._dialogue: Dialogue = service.dialogue
-        self._encoder: PromptEncoder = service.encoder
+        self._encoder: PromptEncoder = service.loaded.encoder
         self._num_said = 0
         self._others: list[tuple[TurnLabel, list[HistoryTurn]]] = []
 
@@ -123,7 +123,7 @@ class OurSide:
 
     async def _prompt_of(self, answer: Answer) -> list[int]:
         """Token ids up to and with `<NPC>`, from the transcript that remembers the turn."""
-        key = answer.meta.session_id, answer.meta.npc_id
+        key = answer.meta.session_id, answer.meta.npc_id, ""
         async with self._dialogue.sessions.turn(key, _PATIENCE_S) as conversation:
             assert conversation.written is not None, "a turn of the main path is remembered"
             return list(conversation.written.tokens[: answer.meta.usage.prompt_tokens])

@@ -6,7 +6,7 @@ Reads and verifies. Building one is `export`'s work.
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -127,6 +127,12 @@ class Bundle:
 
     folder: Path
     manifest: Manifest
+    id: str = field(init=False)
+    """Name and the start of the manifest's hash, as it was read: tells two builds apart."""
+
+    def __post_init__(self) -> None:
+        digest = file_sha256(self.folder / MANIFEST)
+        object.__setattr__(self, "id", f"{self.manifest.name}@{digest[:12]}")
 
     @property
     def model(self) -> Path:
@@ -143,11 +149,6 @@ class Bundle:
         """The GGUF of the fallback path: its own if the bundle has one, else `model`."""
         own = self.folder / FALLBACK_MODEL
         return own if self.manifest.entry(FALLBACK_MODEL) else self.model
-
-    @property
-    def id(self) -> str:
-        """Name and the start of the manifest's hash: tells two builds apart."""
-        return f"{self.manifest.name}@{file_sha256(self.folder / MANIFEST)[:12]}"
 
 
 REBUILD = "run `persona bundle build` (default bundle) or `persona pull` again"

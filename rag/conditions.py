@@ -38,17 +38,24 @@ class Unmet(msgspec.Struct, frozen=True):
     """One condition that does not hold: its key, what it asks for, and what was found."""
 
     key: str
+    """What is asked about, such as `trust`."""
     needed: str
+    """What the document asks for."""
     found: str
+    """What the turn has."""
 
 
 class Checked(msgspec.Struct, frozen=True):
     """One condition held against the facts."""
 
     key: str
+    """What is asked about, such as `trust`."""
     needed: str
+    """What the document asks for."""
     found: str
+    """What the turn has."""
     holds: bool
+    """Whether the one meets the other."""
 
 
 def unmet(conditions: Conditions, facts: Facts) -> list[Unmet]:

@@ -2,21 +2,18 @@
 
 import argparse
 import asyncio
-import logging
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 
 import msgspec
-import uvicorn
 from rich.console import Console
 from rich.table import Table
 
 from server import doctor
 from server.explain_view import explanation_view
-from server.http import make_app
+from server.logs import set_up_logging
 from server.schemas import Answer, AskRequest, TokenEvent
 from server.service import Service, open_service
+from server.serving import serve
 from server.settings import read_settings
 
 
@@ -43,40 +40,13 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run_serve(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or Ctrl-C.
-
-    Raises what `open_service` raises: told by uvicorn, a sentence would come with a traceback.
-    """
+    """Serve until SIGTERM or Ctrl-C."""
     settings = read_settings()
     given = {name: getattr(args, name) for name in ("host", "port")}
     chosen = {name: value for name, value in given.items() if value is not None}
     settings = msgspec.structs.replace(settings, **chosen)
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    with ExitStack() as stack:
-        loading = open_service(settings, lambda part: _log.info("loading %s", part))
-        service = stack.enter_context(loading)
-
-        @contextmanager
-        def handed_over() -> Iterator[Service]:
-            with stack.pop_all():  # closed before uvicorn ends the process by its signal
-                yield service
-
-        config = uvicorn.Config(
-            make_app(handed_over),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=30,
-        )
-        server = uvicorn.Server(config)
-        server.run()
-    return 0 if server.started else 1
-
-
-_log = logging.getLogger(__name__)
+    set_up_logging(settings)
+    return 0 if serve(settings) else 1
 
 
 def run_ask(args: argparse.Namespace) -> int:

@@ -1,11 +1,14 @@
 """What can go wrong with a request, and the one table that makes problem+json of it."""
 
+import math
 from dataclasses import dataclass
 
 import msgspec
 
+from heads.bundle import BundleError
 from rag.loader import WorldError
 from runtime.errors import EngineStopped, Overloaded, PromptTooLong
+from server.settings import SettingsError
 
 
 class RequestError(Exception):
@@ -32,6 +35,26 @@ class Forbidden(RequestError):
     """An admin route was asked without its key."""
 
 
+class Unauthorized(RequestError):
+    """A route of the game was asked without an API key, or with a wrong one."""
+
+
+class RateLimited(RequestError):
+    """A caller asks too often; the next turn may come in `retry_after_s` seconds."""
+
+    def __init__(self, what: str, retry_after_s: float) -> None:
+        self.retry_after_s = math.ceil(retry_after_s)
+        super().__init__(what)
+
+
+class IdempotencyConflict(RequestError):
+    """An `Idempotency-Key` came with another body than the first time."""
+
+
+class Draining(RequestError):
+    """The server ends soon: it answers what comes, but nothing more should be sent to it."""
+
+
 class InvalidField(RequestError):
     """A field has a wrong type or value; `path` is a JSON path like `$.context.npc_state.trust`."""
 
@@ -52,6 +75,7 @@ class Kind:
 
 TABLE: dict[type[Exception], Kind] = {
     MalformedBody: Kind(400, "malformed_json", "The body is not valid JSON"),
+    Unauthorized: Kind(401, "unauthorized", "This route needs an API key"),
     Forbidden: Kind(403, "forbidden", "This route needs the admin key"),
     UnknownNpc: Kind(404, "unknown_npc", "No such NPC"),
     BodyTooLarge: Kind(413, "body_too_large", "The body is too large"),
@@ -59,6 +83,11 @@ TABLE: dict[type[Exception], Kind] = {
     PromptTooLong: Kind(422, "prompt_too_long", "The prompt can never fit"),
     Overloaded: Kind(429, "overloaded", "Too many requests are waiting", retry_after_s=2),
     WorldError: Kind(409, "world_refused", "The world has errors; the old one keeps serving"),
+    BundleError: Kind(409, "bundle_refused", "The bundle has errors; the old one keeps serving"),
+    SettingsError: Kind(409, "keys_refused", "The API keys have errors; the old ones stay"),
+    IdempotencyConflict: Kind(409, "idempotency_conflict", "The key came with another body"),
+    RateLimited: Kind(429, "rate_limited", "Too many requests a minute"),
+    Draining: Kind(503, "draining", "The server is about to end", retry_after_s=5),
     DeadlinePassed: Kind(503, "deadline", "The deadline passed", retry_after_s=2),
     EngineStopped: Kind(503, "not_ready", "The engine is not running", retry_after_s=5),
 }
@@ -71,11 +100,17 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """An error as RFC 9457 problem details, with the stable `code` and, for 422, the `field`."""
 
     title: str
+    """The kind of error, in words."""
     status: int
+    """The HTTP status."""
     code: str
+    """Stable: clients may branch on it."""
     detail: str
+    """What is wrong with which value, and what to do."""
     field: str | None = None
+    """On 422 the JSON path of the value that is wrong, or the name of the header."""
     type: str = "about:blank"
+    """Always `about:blank`."""
 
 
 def kind_of(error: Exception) -> Kind:

@@ -1,50 +1,56 @@
-"""The Starlette application: routes, request decoding, problem+json, server-sent events."""
+"""The Starlette application: routes, request decoding, problem+json."""
 
-import asyncio
+import hashlib
 import logging
-import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager
-from typing import TypedDict, TypeVar
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+from functools import partial
+from typing import TypedDict
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
+from heads.bundle import BundleError
 from rag.loader import WorldError
-from rag.schema_errors import locate
 from runtime.errors import EngineStopped, RuntimeFault
+from server.envelope import REQUEST_ID, Envelope
 from server.errors import (
     INTERNAL,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
-    BodyTooLarge,
+    Draining,
     Forbidden,
-    InvalidField,
-    MalformedBody,
     Problem,
     RequestError,
+    Unauthorized,
     kind_of,
     problem_of,
 )
-from server.metrics import MEDIA_TYPE, Metrics
-from server.pipeline import PipelineEvent
+from server.keys import check_admin
+from server.logs import log_turn
+from server.metrics import MEDIA_TYPE
 from server.predict import predict
-from server.schemas import Answer, AskRequest, PredictRequest, StateEvent, TokenEvent
+from server.reading import DEADLINE_MS, SESSION_ID, check_id, decode, read_body, with_headers
+from server.schemas import Answer, AskRequest, PredictRequest
 from server.service import Service
+from server.settings import SettingsError
+from server.turn_events import EVENT_STREAM, Events, EventStream, HeldEvents, answer_of, unless_gone
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
+IDEMPOTENCY_KEY = "Idempotency-Key"
+REPLAYED = "Idempotency-Replayed"
 
-EVENT_STREAM = "text/event-stream"
-_NO_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-_THIS_MACHINE = {"127.0.0.1", "::1"}
 _CLIENT_GONE = 499  # nginx's word for it; nobody reads it
-_EVENT_NAMES: dict[type, str] = {StateEvent: "state", TokenEvent: "token", Answer: "done"}
+_GZIP_BYTES = 2_048
+_NO_STORE = {"Cache-Control": "no-store"}
 
 
 class State(TypedDict):
@@ -53,14 +59,33 @@ class State(TypedDict):
     service: Service
 
 
-def make_app(open_service: Callable[[], AbstractContextManager[Service]]) -> Starlette:
+def make_app(
+    open_service: Callable[[], AbstractContextManager[Service]], cors_origins: str = ""
+) -> Starlette:
     """The application; `open_service` is entered at start-up and left at shutdown."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
         with open_service() as service:
-            yield {"service": service}
+            try:
+                yield {"service": service}
+            finally:
+                await service.idempotency.close()
 
+    middleware = [Middleware(Envelope), Middleware(GZipMiddleware, minimum_size=_GZIP_BYTES)]
+    if cors_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=cors_origins.split(","),
+                allow_methods=["GET", "POST"],
+                allow_headers=[
+                    *("Authorization", "Content-Type"),
+                    *(REQUEST_ID, SESSION_ID, DEADLINE_MS, IDEMPOTENCY_KEY),
+                ],
+                expose_headers=[REQUEST_ID, REPLAYED, "Retry-After"],
+            )
+        )
     return Starlette(
         routes=[
             Route("/ask", ask, methods=["POST"]),
@@ -71,11 +96,14 @@ def make_app(open_service: Callable[[], AbstractContextManager[Service]]) -> Sta
             Route("/readyz", readyz),
             Route("/metrics", metrics),
         ],
+        middleware=middleware,
         exception_handlers={
             ClientDisconnect: on_client_gone,
             HTTPException: on_http_error,
+            BundleError: on_error,
             RequestError: on_error,
             RuntimeFault: on_error,
+            SettingsError: on_error,
             WorldError: on_error,
             Exception: on_error,
         },
@@ -86,30 +114,61 @@ def make_app(open_service: Callable[[], AbstractContextManager[Service]]) -> Sta
 async def ask(request: Request) -> Response:
     """Answer one turn, as JSON or as server-sent events."""
     service: Service = request.state.service
-    body = await _read(request, AskRequest)
-    turn = service.dialogue.read(body)
-    is_streamed = body.stream or EVENT_STREAM in request.headers.get("accept", "")
-    events = service.dialogue.answer(body, turn, is_streamed=is_streamed)
-    if is_streamed:
-        # an overload that is told by status must come before the first event
-        first = await _unless_gone(request, _first(events))
-        body_parts = _sse(first, events, service.metrics)
-        return StreamingResponse(body_parts, media_type=EVENT_STREAM, headers=_NO_BUFFER)
-    answer = await _unless_gone(request, _last(events))
-    service.metrics.count_answer(answer)
-    return _json(answer)
+    owner = _owner(request)
+    body = await read_body(request)
+    asked = with_headers(decode(body, AskRequest), request)
+    is_streamed = asked.stream or EVENT_STREAM in request.headers.get("accept", "")
+    begin = partial(_begin, service, asked, owner, is_streamed=is_streamed)
+    events: Events
+    is_replay = False
+    if (key := request.headers.get(IDEMPOTENCY_KEY)) is None:
+        events = begin()
+    else:
+        check_id(key, IDEMPOTENCY_KEY)
+        digest = hashlib.sha256(body).digest()
+        events, is_replay = service.idempotency.turn((owner, key), digest, begin)
+    try:
+        if is_streamed:
+            response: Response = await unless_gone(request, EventStream.begin(events))
+        else:
+            response = _json(await unless_gone(request, answer_of(events)))
+    except BaseException:
+        await events.aclose()
+        raise
+    if is_replay:
+        response.headers[REPLAYED] = "true"
+    return response
+
+
+def _begin(service: Service, asked: AskRequest, owner: str, *, is_streamed: bool) -> Events:
+    """The turn that is asked for. Raises RequestError, nothing begun."""
+    dialogue = service.dialogue
+    turn = dialogue.read(asked)
+    if service.key_rate is not None:
+        service.key_rate.take(owner)
+    if service.player_rate is not None:
+        service.player_rate.take(f"{owner} {asked.player_id}")
+
+    def on_answer(answer: Answer) -> None:
+        service.metrics.count_answer(answer)
+        log_turn(answer, turn.utterance if service.settings.log_text else None)
+
+    events = dialogue.answer(asked, turn, owner=owner, is_streamed=is_streamed)
+    return HeldEvents(events, service.loaded, on_answer)
 
 
 async def predict_main(request: Request) -> Response:
     """Run a whole prompt in the tagged text format."""
     service: Service = request.state.service
-    body = await _read(request, PredictRequest)
-    return _json(await _unless_gone(request, predict(service, body)))
+    _owner(request)
+    body = decode(await read_body(request), PredictRequest)
+    return _json(await unless_gone(request, predict(service, body)))
 
 
 async def npcs(request: Request) -> Response:
     """List the NPCs of the loaded world."""
     service: Service = request.state.service
+    _owner(request)
     return _json(
         [
             {
@@ -125,26 +184,19 @@ async def npcs(request: Request) -> Response:
 
 
 async def reload(request: Request) -> Response:
-    """Load the world anew beside the old one; turns that begin from then on see it."""
+    """Load what changed beside what serves; turns that begin from then on see it."""
     service: Service = request.state.service
-    _check_admin(request, service.settings.admin_key)
-    async with service.reloading:
-        world = await asyncio.to_thread(service.reload_world)
+    _check_admin(request)
+    await service.reload()
+    world = service.world
     return _json(
-        {"status": "reloaded", "documents": len(world.documents), "npcs": sorted(world.npcs)}
+        {
+            "status": "reloaded",
+            "bundle": service.dialogue.bundle_id,
+            "documents": len(world.documents),
+            "npcs": sorted(world.npcs),
+        }
     )
-
-
-def _check_admin(request: Request, key: str | None) -> None:
-    """The key as a bearer token; where none is set, callers on this machine alone."""
-    if key is None:
-        host = request.client.host if request.client else ""
-        if host not in _THIS_MACHINE:
-            raise Forbidden("set PERSONA_ADMIN_KEY to use admin routes from another machine")
-        return
-    given = request.headers.get("authorization", "")
-    if not secrets.compare_digest(given.encode(), f"Bearer {key}".encode()):
-        raise Forbidden("send the admin key as `Authorization: Bearer KEY`")
 
 
 async def healthz(_: Request) -> Response:
@@ -153,16 +205,24 @@ async def healthz(_: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Tell whether turns can be answered by the model now."""
+    """Tell whether turns can be answered by the model now, and for some time to come."""
     service: Service = request.state.service
+    if service.is_draining:
+        raise Draining("the server is about to end; send new turns elsewhere")
     if not service.engine.is_running:
         raise EngineStopped("the engine is not running")
     return _json({"status": "ready", "bundle": service.dialogue.bundle_id})
 
 
 async def metrics(request: Request) -> Response:
-    """Tell what was counted, in Prometheus' text format."""
+    """Tell what was counted, in Prometheus' text format, to any key."""
     service: Service = request.state.service
+    try:
+        _owner(request)
+    except Unauthorized:
+        if service.settings.admin_key is None:
+            raise
+        _check_admin(request)
     return Response(service.metrics.text(), media_type=MEDIA_TYPE)
 
 
@@ -171,7 +231,11 @@ async def on_error(request: Request, error: Exception) -> Response:
     kind = kind_of(error)
     if kind is INTERNAL:
         logger.error("unexpected error", exc_info=error)
-    headers = {"Retry-After": str(kind.retry_after_s)} if kind.retry_after_s else {}
+    headers = {}
+    if retry_after_s := getattr(error, "retry_after_s", kind.retry_after_s):
+        headers["Retry-After"] = str(retry_after_s)
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     return _problem(request, problem_of(error), headers)
 
 
@@ -188,78 +252,30 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     return _problem(request, problem, dict(error.headers or {}))
 
 
+def _owner(request: Request) -> str:
+    """Id of the caller's API key. Raises Unauthorized."""
+    service: Service = request.state.service
+    return service.keys.owner(request.headers.get("authorization", ""))
+
+
+def _check_admin(request: Request) -> None:
+    service: Service = request.state.service
+    host = request.client.host if request.client else ""
+    given = request.headers.get("authorization", "")
+    if "origin" in request.headers and service.settings.admin_key is None:
+        raise Forbidden("set PERSONA_ADMIN_KEY to use admin routes from a web page")
+    check_admin(given, host, service.settings.admin_key)
+
+
 def _problem(request: Request, problem: Problem, headers: dict[str, str]) -> Response:
     service: Service = request.state.service
     service.metrics.count_error(problem.code)
     body = msgspec.json.encode(problem)
-    return Response(body, problem.status, headers, media_type="application/problem+json")
+    return Response(
+        body, problem.status, _NO_STORE | headers, media_type="application/problem+json"
+    )
 
 
 def _json(content: object) -> Response:
-    return Response(msgspec.json.encode(content), media_type="application/json")
-
-
-async def _read(request: Request, schema: type[T]) -> T:
-    """The body as `schema`. Raises BodyTooLarge, MalformedBody or InvalidField."""
-    limit = request.state.service.settings.max_body_bytes
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > limit:
-            raise BodyTooLarge(f"the body is over {limit} bytes; send a shorter history")
-    try:
-        return msgspec.json.decode(body, type=schema)
-    except msgspec.ValidationError as error:
-        raise InvalidField(*locate(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedBody(str(error)) from error
-
-
-async def _unless_gone(request: Request, answer: Coroutine[None, None, T]) -> T:
-    """What `answer` comes to; if the client goes away first it is cancelled: ClientDisconnect."""
-    work = asyncio.create_task(answer)
-    gone = asyncio.create_task(_disconnect(request))
-    try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ClientDisconnect
-        return work.result()
-    finally:
-        work.cancel()
-        gone.cancel()
-        await asyncio.gather(work, gone, return_exceptions=True)
-
-
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _first(events: AsyncGenerator[PipelineEvent]) -> PipelineEvent:
-    return await anext(events)
-
-
-async def _last(events: AsyncGenerator[PipelineEvent]) -> Answer:
-    async with aclosing(events):
-        async for event in events:
-            if isinstance(event, Answer):
-                return event
-    raise AssertionError("a turn ends with an answer")
-
-
-async def _sse(
-    first: PipelineEvent, rest: AsyncGenerator[PipelineEvent], metrics: Metrics
-) -> AsyncIterator[bytes]:
-    async with aclosing(rest):
-        yield _sse_event(first)
-        async for event in rest:
-            if isinstance(event, Answer):
-                metrics.count_answer(event)
-            yield _sse_event(event)
-
-
-def _sse_event(event: PipelineEvent) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (
-        _EVENT_NAMES[type(event)].encode(),
-        msgspec.json.encode(event),
-    )
+    body = msgspec.json.encode(content)
+    return Response(body, headers=_NO_STORE, media_type="application/json")

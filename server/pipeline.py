@@ -91,19 +91,23 @@ class Dialogue:
         return read_turn(ask, self.world)
 
     async def answer(
-        self, ask: AskRequest, turn: AskedTurn, *, is_streamed: bool = True
+        self, ask: AskRequest, turn: AskedTurn, *, owner: str = "", is_streamed: bool = True
     ) -> AsyncGenerator[PipelineEvent]:
         """One StateEvent, TokenEvents, the Answer; the token texts add up to the answer's text.
 
-        A turn that is broken off is remembered if its state went out; not streamed, nothing did.
+        Sessions belong to `owner`, the id of an API key. A turn that is broken off is remembered
+        if its state went out; not streamed, nothing did.
 
         Raises Overloaded or EngineStopped, before anything else, if the settings say so; every
         other failure ends in an authored line.
         """
-        key = turn.session_id, turn.persona.npc_id
-        deadline = time.monotonic() + self.deadline_s
+        key = turn.session_id, turn.persona.npc_id, owner
+        patience_s = self.deadline_s
+        if ask.deadline_ms is not None:
+            patience_s = min(patience_s, ask.deadline_ms / 1e3)
+        deadline = time.monotonic() + patience_s
         try:
-            async with self.sessions.turn(key, self.deadline_s) as conversation:
+            async with self.sessions.turn(key, patience_s) as conversation:
                 turn, history = recall_history(ask, turn, conversation)
                 progress = Progress(turn, conversation, history, ask.precheck_passed, deadline)
                 is_over = False
@@ -119,6 +123,9 @@ class Dialogue:
             if self.on_overload == "reject":
                 raise
             for event in self._conclude(ask, Progress(turn, fault=Reason.OVERLOADED)):
+                yield event
+        except TimeoutError:
+            for event in self._conclude(ask, Progress(turn, fault=Reason.DEADLINE)):
                 yield event
 
     async def _answer_turn(

@@ -36,7 +36,8 @@ async def predict(service: Service, body: PredictRequest) -> Prediction:
 
     Raises InvalidField, Overloaded, PromptTooLong or DeadlinePassed.
     """
-    heads, encoder = service.heads, service.encoder
+    loaded = service.loaded
+    heads, encoder = loaded.heads, loaded.encoder
     delta: dict[str, float] = {}
     flags: dict[str, bool] = {}
 
@@ -56,9 +57,10 @@ async def predict(service: Service, body: PredictRequest) -> Prediction:
         deadline=time.monotonic() + service.settings.deadline_ms / 1e3,
     )
     cleaner = ReplyCleaner()
-    async for event in service.engine.stream(request):
-        if isinstance(event, Token):
-            cleaner.push(event.text)
+    with loaded.in_use():
+        async for event in loaded.engine.stream(request):
+            if isinstance(event, Token):
+                cleaner.push(event.text)
     cleaner.finish()
     if not delta:
         raise DeadlinePassed(f"no state within {service.settings.deadline_ms} ms; try again later")

@@ -13,6 +13,7 @@ from server.fallback import Reason
 from server.gate import Closed
 from server.line import Line
 from server.line_check import Refusal
+from server.schemas import TextSource
 from server.sessions import Conversation, History
 from server.turn import AskedTurn
 from server.turn_prompt import BuiltPrompt
@@ -71,7 +72,7 @@ class Progress:
         return self.line.text if self.authored is None else self.authored
 
     @property
-    def text_source(self) -> str:
+    def text_source(self) -> TextSource:
         """Who made the line."""
         if self.authored is not None:
             return "authored"

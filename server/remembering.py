@@ -28,6 +28,8 @@ def recall_history(
     if ask.history is not None and not conversation.continues_with(told):
         history = "rebuilt" if told else "fresh"
         conversation.restart(told)
+    if ask.continues and ask.history is None and not conversation.turns:
+        history = "lost"
     if ask.lang is None and conversation.lang is not None and conversation.turns:
         turn = replace(turn, lang=conversation.lang)
     elif conversation.lang not in (None, turn.lang):

@@ -1,14 +1,12 @@
-"""Loads what a server needs: bundle, world, heads, model, engine; and lets go of it again."""
+"""Loads what a server needs: bundle, world, sentence encoder, keys; and loads it anew."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from heads.bundle import Bundle, cache_folder, load_bundle
-from heads.loading import check_format, open_encoder
-from heads.session import HeadsSession
+from heads.bundle import Bundle, load_bundle
 from rag.calibration import read_calibration
 from rag.check import check_names
 from rag.embedder import NO_EMBEDDER, Embedder, open_embedder
@@ -16,35 +14,36 @@ from rag.index_store import index_folder, open_index
 from rag.loader import Source
 from rag.retriever import Retriever
 from rag.world import World, read_world
-from runtime.context_config import MAX_SEQUENCES
-from runtime.encoder import PromptEncoder
 from runtime.engine import Engine
-from runtime.llama_backend import LlamaContext, LlamaModel, llama_version
-from runtime.prefix_store import PrefixStore
+from server.idempotency import Idempotency
+from server.keys import KeyRing, read_keys
+from server.loaded import Loaded, open_loaded
 from server.metrics import Metrics
 from server.pipeline import Dialogue
+from server.rates import RateLimit
 from server.sessions import Sessions
 from server.settings import Settings
-from server.tuned import in_force
 
 logger = logging.getLogger(__name__)
 
-PREFIXES = "prefixes"
 _REPORTED_TEXTS = 512
 
 
 @dataclass(slots=True)
 class Service:
-    """Everything that answers requests; a reload replaces `dialogue`, which is for new turns."""
+    """Everything that answers requests; a reload replaces what new turns begin with."""
 
     settings: Settings
-    bundle: Bundle
-    engine: Engine
-    encoder: PromptEncoder
-    heads: HeadsSession
     embedder: Embedder | None
+    loaded: Loaded
     dialogue: Dialogue
     metrics: Metrics
+    keys: KeyRing = field(default_factory=KeyRing)
+    idempotency: Idempotency = field(default_factory=Idempotency)
+    key_rate: RateLimit | None = None
+    player_rate: RateLimit | None = None
+    is_draining: bool = False
+    """Whether the server ends soon."""
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
     """One reload at a time."""
 
@@ -53,17 +52,45 @@ class Service:
         """The world of new turns."""
         return self.dialogue.world
 
-    def reload_world(self) -> World:
-        """Read the world's folder again and let new turns see it; turns in flight keep the old one.
+    @property
+    def engine(self) -> Engine:
+        """The engine of new turns."""
+        return self.loaded.engine
 
-        Takes as long as what changed takes to embed. Raises WorldError, the old world still there.
+    async def reload(self) -> None:
+        """Read the world, the bundle and the API keys again, and let new turns begin with them.
+
+        What changed is made ready beside what serves, which takes as long as that takes to load and
+        to embed, and a second model's memory if it is the bundle. Turns in flight finish with what
+        they began with. Raises WorldError, BundleError, ModelError or SettingsError, with nothing
+        changed.
         """
-        sources = read_world(self.settings.world)
-        warn_of_names(sources, self.bundle)
+        async with self.reloading:
+            keys = read_keys(self.settings)
+            loaded, dialogue = await asyncio.to_thread(self._load)
+            old, self.keys, self.loaded, self.dialogue = self.loaded, keys, loaded, dialogue
+            if old is not loaded:
+                old.retire()
+
+    def _load(self) -> tuple[Loaded, Dialogue]:
+        settings, loaded = self.settings, self.loaded
+        sources = read_world(settings.world)
         world = World(source.document for source in sources)
-        retriever = open_retriever(self.settings, world, self.embedder)
-        self.dialogue = replace(self.dialogue, world=world, retriever=retriever)
-        return world
+        bundle = load_bundle(settings.bundle, verify_hashes=settings.verify_hashes)
+        warn_of_names(sources, bundle)
+        retriever = open_retriever(settings, world, self.embedder)
+        if bundle.id != loaded.bundle.id:
+            loaded = open_loaded(settings, bundle)
+        dialogue = replace(
+            self.dialogue,
+            engine=loaded.engine,
+            encoder=loaded.encoder,
+            heads=loaded.heads,
+            bundle_id=loaded.bundle.id,
+            world=world,
+            retriever=retriever,
+        )
+        return loaded, dialogue
 
 
 @contextmanager
@@ -72,14 +99,15 @@ def open_service(
 ) -> Iterator[Service]:
     """Load all parts, run the engine, and free everything at the end.
 
-    Raises BundleError, EmbedderError, ModelError or WorldError, each with its remedy.
+    Raises BundleError, EmbedderError, ModelError, SettingsError or WorldError, each with its
+    remedy.
     """
+    keys = read_keys(settings)
     say(f"world {settings.world}")
     sources = read_world(settings.world)
     world = World(source.document for source in sources)
     say(f"bundle {settings.bundle}")
     bundle = load_bundle(settings.bundle, verify_hashes=settings.verify_hashes)
-    check_format(bundle)
     warn_of_names(sources, bundle)
     embedder = None
     if settings.embedder != NO_EMBEDDER:
@@ -87,70 +115,40 @@ def open_service(
         embedder = open_embedder(settings.embedder)
         embedder.encode(["."])  # what it makes at its first call is made before the first player's
     retriever = open_retriever(settings, world, embedder, say)
-    heads = HeadsSession(bundle.heads, bundle.manifest.heads, bundle.manifest.n_embd)
-    model = LlamaModel(bundle.model)
+    loaded = open_loaded(settings, bundle)
+    dialogue = Dialogue(
+        engine=loaded.engine,
+        encoder=loaded.encoder,
+        heads=loaded.heads,
+        world=world,
+        bundle_id=bundle.id,
+        retriever=retriever,
+        note_tokens=settings.note_tokens,
+        prompt_tokens=min(settings.prompt_tokens, settings.n_ctx // 2),
+        deadline_s=settings.deadline_ms / 1e3,
+        on_overload=settings.on_overload,
+        fallback=settings.fallback,
+        sessions=Sessions(settings.n_conversations),
+    )
+    service = Service(
+        settings,
+        embedder,
+        loaded,
+        dialogue,
+        Metrics(lambda: service.engine.stats, dialogue.sessions.__len__),
+        keys,
+        key_rate=_rate("API key", settings.rate_per_key),
+        player_rate=_rate("player", settings.rate_per_player),
+    )
+    del sources, world, retriever, dialogue, loaded  # a reload lets go of them
     try:
-        encoder = open_encoder(bundle, model)
-        with open_engine(settings, bundle, model) as engine:
-            dialogue = Dialogue(
-                engine=engine,
-                encoder=encoder,
-                heads=heads,
-                world=world,
-                bundle_id=bundle.id,
-                retriever=retriever,
-                note_tokens=settings.note_tokens,
-                prompt_tokens=min(settings.prompt_tokens, settings.n_ctx // 2),
-                deadline_s=settings.deadline_ms / 1e3,
-                on_overload=settings.on_overload,
-                fallback=settings.fallback,
-                sessions=Sessions(settings.n_conversations),
-            )
-            metrics = Metrics(lambda: engine.stats, dialogue.sessions.__len__)
-            service = Service(settings, bundle, engine, encoder, heads, embedder, dialogue, metrics)
-            del sources, world, retriever, dialogue  # what a reload replaces is the service's alone
-            yield service
+        yield service
     finally:
-        model.close()
+        service.loaded.parts.close()
 
 
-@contextmanager
-def open_engine(settings: Settings, bundle: Bundle, model: LlamaModel) -> Iterator[Engine]:
-    """The engine on its thread, with what it keeps in the KV cache and on disk.
-
-    Raises ModelError.
-    """
-    tuned = in_force(settings, bundle)
-    logger.info("engine: %s", tuned)
-    has_prefixes = settings.prefix_mb > 0
-    num_sequences = settings.n_sequences + settings.n_residents + has_prefixes
-    config = bundle.manifest.context.config(
-        n_ctx=settings.n_ctx,
-        n_seq_max=min(num_sequences, MAX_SEQUENCES),
-        n_threads=tuned.threads,
-    )
-    config = replace(
-        config,
-        n_threads_batch=tuned.threads_batch,
-        n_batch=max(tuned.step_tokens, config.n_seq_max),
-    )
-    num_running = min(settings.n_sequences, config.n_seq_max - has_prefixes)
-    with ExitStack() as stack:
-        prefixes = None
-        if has_prefixes:
-            key = f"{bundle.id} {bundle.manifest.context} llama-cpp-python {llama_version()}"
-            folder = cache_folder() / PREFIXES
-            prefixes = PrefixStore(folder, key, settings.prefix_mb * 10**6)
-            stack.callback(prefixes.close)
-        context = stack.enter_context(closing(LlamaContext(model, config)))
-        yield stack.enter_context(
-            Engine(
-                context,
-                max_waiting=settings.max_waiting,
-                max_residents=config.n_seq_max - num_running - has_prefixes,
-                prefixes=prefixes,
-            )
-        )
+def _rate(who: str, per_minute: int | None) -> RateLimit | None:
+    return None if per_minute is None else RateLimit(who, per_minute)
 
 
 def open_retriever(

@@ -19,9 +19,9 @@ from runtime.errors import Overloaded
 from runtime.prompt import Segment, Transcript
 from server.schemas import HistoryTurn
 
-Key: TypeAlias = tuple[str, str]
-"""Session and NPC."""
-History: TypeAlias = Literal["continued", "rebuilt", "fresh"]
+Key: TypeAlias = tuple[str, str, str]
+"""Session, NPC, and whose session it is: two API keys never share one."""
+History: TypeAlias = Literal["continued", "rebuilt", "fresh", "lost"]
 
 MAX_USERS = 8
 """Turns of one conversation that may be in flight: one runs, the others wait."""
@@ -30,7 +30,7 @@ MAX_TURNS = 256
 
 
 class SessionBusy(Overloaded):
-    """A conversation has too many turns in flight, or one that takes too long."""
+    """A conversation has too many turns in flight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +106,16 @@ class Sessions:
     async def turn(self, key: Key, patience_s: float) -> AsyncIterator[Conversation]:
         """The conversation `key` for one turn; the next turn of it waits.
 
-        Raises SessionBusy where MAX_USERS are in flight, or none ends in `patience_s` seconds.
+        Raises SessionBusy where MAX_USERS are in flight, TimeoutError where the one that runs does
+        not end in `patience_s` seconds.
         """
         conversation = self._conversations.setdefault(key, Conversation())
         if conversation.num_users >= MAX_USERS:
             raise SessionBusy(f"{MAX_USERS} turns of session {key[0]!r} are in flight already")
         conversation.num_users += 1
         try:
-            await _acquire(conversation.lock, patience_s, key)
+            async with asyncio.timeout(patience_s):
+                await conversation.lock.acquire()
             try:
                 yield conversation
             finally:
@@ -130,12 +132,3 @@ class Sessions:
         idle = [key for key, c in self._conversations.items() if not c.num_users]
         for key in idle[:excess]:
             del self._conversations[key]
-
-
-async def _acquire(lock: asyncio.Lock, patience_s: float, key: Key) -> None:
-    try:
-        async with asyncio.timeout(patience_s):
-            await lock.acquire()
-    except TimeoutError as error:
-        what = f"a turn of session {key[0]!r} is still in flight after {patience_s:.0f} s"
-        raise SessionBusy(what) from error

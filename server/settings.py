@@ -63,9 +63,28 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     deadline_ms: Count = 60_000
     """Time a reply may take before it is cut or replaced by an authored line."""
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1_024)] = 1_048_576
+    auth: Literal["auto", "off"] = "auto"
+    """`auto`: an API key is needed unless none is set and only this machine can reach the server.
+    """
+    api_keys: str = ""
+    """API keys, with commas between them."""
+    api_keys_file: Path | None = None
+    """A file with an API key a line; a reload reads it again."""
+    rate_per_key: Count | None = None
+    """Turns a minute that one API key may ask for; no limit if it is not set."""
+    rate_per_player: Count | None = None
+    """Turns a minute of one player of one API key."""
+    cors_origins: str = ""
+    """Web pages that may call the server, as origins with commas between them, or `*`."""
+    drain_ms: Annotated[int, msgspec.Meta(ge=0)] = 1_000
+    """After SIGTERM `/readyz` is red for so long before connections are refused, so that what
+    balances the load notices."""
     admin_key: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     """Bearer token of the admin routes; without one they answer callers on this machine only."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+    log_text: bool = False
+    """Whether the log shows what was said, with what looks like an address or a number hidden."""
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:

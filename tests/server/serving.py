@@ -18,6 +18,7 @@ from runtime.engine import Engine
 from runtime.llama_backend import Vector
 from runtime.sequence import EngineSequence, Event, Request
 from server.http import make_app
+from server.idempotency import Idempotency
 from server.service import Service, open_service
 from server.settings import Settings
 
@@ -54,16 +55,19 @@ def opened(bundle: Path, world: Path, **settings: Any) -> Iterator[Service]:
 
 def altered(service: Service, heads: HeadsSession | None = None, **dialogue: Any) -> Service:
     """The same engine behind a dialogue with other settings or heads."""
-    heads = heads or service.heads
+    heads = heads or service.loaded.heads
     return replace(
-        service, heads=heads, dialogue=replace(service.dialogue, heads=heads, **dialogue)
+        service,
+        loaded=replace(service.loaded, heads=heads),
+        dialogue=replace(service.dialogue, heads=heads, **dialogue),
+        idempotency=Idempotency(),
     )
 
 
 @contextmanager
-def served(service: Service) -> Iterator[str]:
+def served(service: Service, cors_origins: str = "") -> Iterator[str]:
     """The address of a real server in another thread."""
-    app = make_app(lambda: nullcontext(service))
+    app = make_app(lambda: nullcontext(service), cors_origins)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -64,7 +64,7 @@ def gate() -> Iterator[Gate]:
 
 def gated(service: Service, gate: Gate, **dialogue: Any) -> Service:
     """The service, its heads stopping at the gate."""
-    return altered(service, HookedHeads(service.heads, gate.wait), **dialogue)
+    return altered(service, HookedHeads(service.loaded.heads, gate.wait), **dialogue)
 
 
 def while_full(
@@ -174,7 +174,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_a_deadline_after_the_state_replaces_words_only(
     tiny_service: Service, clock: Clock
 ) -> None:
-    late = HookedHeads(tiny_service.heads, clock.pass_deadline)
+    late = HookedHeads(tiny_service.loaded.heads, clock.pass_deadline)
     with client_of(altered(tiny_service, late)) as client:
         events = read_events(client.post("/ask", json=ask_body(stream=True)).text)
     assert [event.name for event in events] == ["state", "token", "done"]
@@ -207,7 +207,7 @@ def test_heads_that_fail_are_an_authored_line(tiny_service: Service) -> None:
     def fail() -> None:
         raise ValueError("no number")
 
-    with client_of(altered(tiny_service, HookedHeads(tiny_service.heads, fail))) as client:
+    with client_of(altered(tiny_service, HookedHeads(tiny_service.loaded.heads, fail))) as client:
         answer = client.post("/ask", json=ask_body()).json()
     check_fallback(answer, "engine_error")
     assert is_idle(tiny_service.engine)

@@ -2,8 +2,10 @@
 
 import gc
 import json
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from weakref import ref
@@ -12,8 +14,18 @@ import httpx
 import msgspec
 import pytest
 
+from heads.bundle import MANIFEST, MODEL
 from server.service import Service
-from tests.server.serving import ask_body, check_problem, client_of, opened
+from tests.server.serving import (
+    PATIENCE_S,
+    Gate,
+    HookedHeads,
+    ask_body,
+    check_problem,
+    client_of,
+    opened,
+    wait_until,
+)
 from tests.server.small_world import DOCUMENTS, write_small_world
 
 
@@ -59,6 +71,7 @@ def test_an_edited_document_changes_what_happens(reloadable: Reloadable) -> None
         "status": "reloaded",
         "documents": len(DOCUMENTS) + 1,
         "npcs": ["mina", "rook"],
+        "bundle": reloadable.service.loaded.bundle.id,
     }
     assert reloadable.unmet() == "conditions_unmet"
 
@@ -100,3 +113,68 @@ def test_conversations_do_not_keep_the_world_that_they_were_in(reloadable: Reloa
     assert reloadable.client.post("/admin/reload").status_code == 200
     gc.collect()
     assert world() is None
+
+
+def change_bundle(reloadable: Reloadable, **base: str) -> None:
+    file = reloadable.service.settings.bundle / MANIFEST
+    manifest = json.loads(file.read_text())
+    manifest["base"].update(base)
+    file.write_text(json.dumps(manifest))
+
+
+@pytest.fixture
+def own_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A bundle that a test may change."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def with_own_bundle(own_bundle: Path, small_world: Path) -> Iterator[Reloadable]:
+    with opened(own_bundle, small_world) as service, client_of(service) as client:
+        yield Reloadable(client, service, small_world)
+
+
+def test_another_bundle_takes_over_and_the_turn_in_flight_finishes_with_the_old(
+    with_own_bundle: Reloadable,
+) -> None:
+    service, client, gate = with_own_bundle.service, with_own_bundle.client, Gate()
+    old = service.loaded
+    heads = HookedHeads(old.heads, gate.wait)
+    service.dialogue = replace(service.dialogue, heads=heads)
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(client.post, "/ask", json=ask_body())
+        assert gate.reached.wait(PATIENCE_S)
+        change_bundle(with_own_bundle, name="another")
+        assert client.post("/admin/reload").json()["bundle"] != old.bundle.id
+        answer = client.post("/ask", json=ask_body(player_id="p2")).json()
+        assert answer["meta"]["bundle"] == service.loaded.bundle.id != old.bundle.id
+        assert old.engine.is_running, "a turn is in flight"
+        gate.opened.set()
+        finished = running.result().json()["meta"]
+    assert (finished["valid"], finished["bundle"]) == (True, old.bundle.id)
+    wait_until(lambda: not old.engine.is_running)
+    assert service.engine.is_running
+    answer = client.post("/ask", json=ask_body(dialogue_history=None)).json()
+    assert (answer["meta"]["valid"], answer["meta"]["history"]) == (True, "rebuilt")
+
+
+def test_a_broken_bundle_is_refused_and_the_old_one_keeps_serving(
+    with_own_bundle: Reloadable,
+) -> None:
+    bundle = with_own_bundle.service.settings.bundle
+    (bundle / "cut").write_bytes(b"GGUF, cut short")
+    (bundle / "cut").replace(bundle / MODEL)  # what serves has the old one mapped into its memory
+    problem = check_problem(with_own_bundle.client.post("/admin/reload"), 409, "bundle_refused")
+    assert "model.gguf" in problem["detail"]
+    assert with_own_bundle.client.post("/ask", json=ask_body()).json()["meta"]["valid"] is True
+
+
+def test_the_same_bundle_keeps_its_engine(with_own_bundle: Reloadable) -> None:
+    before = with_own_bundle.service.loaded
+    assert with_own_bundle.client.post("/admin/reload").status_code == 200
+    assert with_own_bundle.service.loaded is before
+
+
+def test_a_web_page_cannot_reload_a_server_without_an_admin_key(reloadable: Reloadable) -> None:
+    headers = {"Origin": "https://evil.example"}
+    check_problem(reloadable.client.post("/admin/reload", headers=headers), 403, "forbidden")

@@ -81,7 +81,7 @@ def test_a_turn_is_appended_to_the_tokens_of_those_before(
     second = ask(client, "where is the lamp")
     one, two = (list(request.prompt) for request in spy.requests)
     assert two[: len(one)] == one
-    encode = service.encoder.encode
+    encode = service.loaded.encoder.encode
     rest = two[len(one) :]
     ending = encode([first["text"], End(), Special.PLAYER, "where is the lamp", Special.STATE])
     assert rest[-len(ending) :] == ending, "no state has changed, so none is told"
@@ -149,7 +149,7 @@ def test_two_turns_in_flight_are_answered_one_after_the_other(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spy, gate = Spy.on(monkeypatch), Gate()
-    gated = altered(service, HookedHeads(service.heads, gate.wait))
+    gated = altered(service, HookedHeads(service.loaded.heads, gate.wait))
     with served(gated) as url, ThreadPoolExecutor() as pool:
 
         def post(text: str) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def test_a_client_that_leaves_before_the_state_was_never_there_and_blocks_nobody
     service: Service,
 ) -> None:
     gate = Gate()
-    with served(altered(service, HookedHeads(service.heads, gate.wait))) as url:
+    with served(altered(service, HookedHeads(service.loaded.heads, gate.wait))) as url:
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{url}/ask", json=ask_body(**NEVER), timeout=0.3)
         gate.opened.set()
@@ -206,7 +206,7 @@ def test_a_fallback_is_part_of_the_conversation(
         assert closed["meta"]["valid"] is False
         again = ask(client, "where is the lamp")
     assert history_of(again) == "continued"
-    encode = service.encoder.encode
+    encode = service.loaded.encoder.encode
     told = encode([Special.PLAYER, "and now?", Special.STATE, Special.NPC, closed["text"], End()])
     prompt = list(spy.requests[-1].prompt)
     assert any(prompt[at : at + len(told)] == told for at in range(len(prompt)))
@@ -260,15 +260,15 @@ def test_only_so_many_turns_of_a_session_may_be_in_flight() -> None:
         entered = asyncio.Event()
 
         async def one() -> None:
-            async with sessions.turn(("s", "mina"), 60):
+            async with sessions.turn(("s", "mina", ""), 60):
                 await entered.wait()
 
         tasks = [asyncio.create_task(one()) for _ in range(MAX_USERS)]
         await asyncio.sleep(0)
         with pytest.raises(SessionBusy, match="8 turns of session 's' are in flight"):
-            async with sessions.turn(("s", "mina"), 60):
+            async with sessions.turn(("s", "mina", ""), 60):
                 pass
-        async with sessions.turn(("other", "mina"), 60):
+        async with sessions.turn(("other", "mina", ""), 60):
             pass
         entered.set()
         await asyncio.gather(*tasks)
@@ -279,11 +279,11 @@ def test_only_so_many_turns_of_a_session_may_be_in_flight() -> None:
 def test_a_turn_waits_for_the_one_before_only_so_long() -> None:
     async def wait() -> None:
         sessions = Sessions()
-        async with sessions.turn(("s", "mina"), 0):
-            with pytest.raises(SessionBusy, match="still in flight"):
-                async with sessions.turn(("s", "mina"), 0.01):
+        async with sessions.turn(("s", "mina", ""), 0):
+            with pytest.raises(TimeoutError):
+                async with sessions.turn(("s", "mina", ""), 0.01):
                     pass
-        async with sessions.turn(("s", "mina"), 0):
+        async with sessions.turn(("s", "mina", ""), 0):
             pass
 
     asyncio.run(wait())
@@ -292,17 +292,17 @@ def test_a_turn_waits_for_the_one_before_only_so_long() -> None:
 def test_the_conversations_longest_out_of_use_are_forgotten_but_none_in_flight() -> None:
     async def use() -> None:
         sessions = Sessions(limit=3)
-        async with sessions.turn(("held", "mina"), 0) as held:
+        async with sessions.turn(("held", "mina", ""), 0) as held:
             for number in range(9):
-                async with sessions.turn((f"s{number}", "mina"), 0) as conversation:
+                async with sessions.turn((f"s{number}", "mina", ""), 0) as conversation:
                     conversation.append(TURN, None)
             assert len(sessions) == 3
             held.append(TURN, None)
-        async with sessions.turn(("held", "mina"), 0) as again:
+        async with sessions.turn(("held", "mina", ""), 0) as again:
             assert again is held
-        async with sessions.turn(("s8", "mina"), 0) as latest:
+        async with sessions.turn(("s8", "mina", ""), 0) as latest:
             assert latest.turns == [TURN]
-        async with sessions.turn(("s0", "mina"), 0) as forgotten:
+        async with sessions.turn(("s0", "mina", ""), 0) as forgotten:
             assert forgotten.turns == []
 
     asyncio.run(use())
@@ -330,7 +330,7 @@ def test_time_spent_waiting_for_the_turn_before_counts_against_the_deadline(
 ) -> None:
     service = altered(tiny_service, sessions=Sessions(), deadline_s=20.0)
     spy, gate = Spy.on(monkeypatch), Gate()
-    gated = altered(service, HookedHeads(service.heads, gate.wait))
+    gated = altered(service, HookedHeads(service.loaded.heads, gate.wait))
     with served(gated) as url, ThreadPoolExecutor() as pool:
         posts = []
         for text in ("hello there", "where is the lamp"):

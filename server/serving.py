@@ -1,0 +1,93 @@
+"""`persona serve`: the application under uvicorn, from start to a graceful end."""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+
+import uvicorn
+
+from heads.bundle import BundleError
+from rag.loader import WorldError
+from runtime.errors import RuntimeFault
+from server.http import make_app
+from server.service import Service, open_service
+from server.settings import Settings, SettingsError
+
+_MARGIN_S = 5
+"""Beyond the deadline of a turn, for its last bytes to leave."""
+
+logger = logging.getLogger(__name__)
+
+
+class SignalledServer(uvicorn.Server):
+    """Loads anew at SIGHUP, and drains at SIGTERM.
+
+    For `drain_s` seconds `/readyz` is red; then it ends as uvicorn does: no new connections, turns
+    in flight finish. Ctrl-C, and a second signal, spare it the wait.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service, drain_s: float) -> None:
+        super().__init__(config)
+        self._service, self._drain_s = service, drain_s
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._reload: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn.Server."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """See uvicorn.Server."""
+        if sig != signal.SIGTERM or self._service.is_draining or self._loop is None:
+            super().handle_exit(sig, frame)
+            return
+        self._service.is_draining = True
+        end = super().handle_exit
+        self._loop.call_soon_threadsafe(self._loop.call_later, self._drain_s, end, sig, frame)
+
+    def _on_hangup(self) -> None:
+        self._reload = asyncio.create_task(_reload(self._service))
+
+
+async def _reload(service: Service) -> None:
+    try:
+        await service.reload()
+    except (BundleError, RuntimeFault, SettingsError, WorldError) as error:
+        logger.error("nothing was loaded anew, what served keeps serving: %s", error)
+    except Exception:
+        logger.exception("nothing was loaded anew, what served keeps serving")
+    else:
+        logger.info("loaded anew; bundle %s", service.dialogue.bundle_id)
+
+
+def serve(settings: Settings) -> bool:
+    """Serve until SIGTERM or Ctrl-C; whether it came to that.
+
+    Raises what `open_service` raises: told by uvicorn, a sentence would come with a traceback.
+    """
+    with ExitStack() as stack:
+        loading = open_service(settings, lambda part: logger.info("loading %s", part))
+        service = stack.enter_context(loading)
+
+        @contextmanager
+        def handed_over() -> Iterator[Service]:
+            with stack.pop_all():  # closed before uvicorn ends the process by its signal
+                yield service
+
+        config = uvicorn.Config(
+            make_app(handed_over, settings.cors_origins),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=settings.deadline_ms // 1_000 + _MARGIN_S,
+        )
+        server = SignalledServer(config, service, settings.drain_ms / 1e3)
+        server.run()
+    return server.started
