@@ -1,6 +1,8 @@
 """`/metrics`: counts of what was answered, as Prometheus reads them."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -9,6 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from server.service import Service
 from server.sessions import Sessions
 from tests.server.serving import altered, ask_body, client_of
+
+DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana" / "persona.json"
 
 
 @pytest.fixture
@@ -79,3 +83,10 @@ def test_the_engine_tells_what_it_holds(client: httpx.Client, tiny_service: Serv
     assert found["persona_requests_running"] == found["persona_requests_waiting"] == 0
     assert found["persona_preempted_total"] == 0
     assert found["process_resident_memory_bytes"] > 10e6
+
+
+def test_the_dashboard_asks_only_for_what_is_told(client: httpx.Client) -> None:
+    told = client.get("/metrics").text
+    asked = set(re.findall(r"\b(?:persona|process)_\w+", DASHBOARD.read_text()))
+    assert len(asked) > 15
+    assert {name for name in asked if name not in told} == set()
