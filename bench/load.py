@@ -1,8 +1,8 @@
 """`persona bench load`: turns a minute and waiting times, with 1 to 16 players at once.
 
 A real server process on loopback is asked by players of a dataset's validation split, in closed and
-in open loop. Beside it, on the engine alone: what a long prompt that arrives does to the rhythm of
-a reply that runs.
+in open loop; peers on the same weights take turns with it. Beside them, on the engine alone: what a
+long prompt that arrives does to the rhythm of a reply that runs.
 """
 
 import argparse
@@ -19,7 +19,10 @@ from rich.progress import Progress
 
 from bench.fairness import Gaps, measure_gaps
 from bench.load_loops import ClosedLoop, Load, OpenLoop, Players, num_completed
-from bench.load_targets import Kind, Outcome, ServerTarget, Target
+from bench.load_peers import open_peers
+from bench.load_targets import OURS, Kind, Outcome, ServerTarget, Target
+from bench.peer_llama_server import LlamaServerPeer
+from bench.peer_two_pass import TwoPassPeer
 from bench.players import conversations_of, make_prompts, read_players
 from bench.raw_loops import EndlessModel
 from bench.report import Ratio, add_output, print_table, ratio_of, write_report
@@ -38,6 +41,9 @@ from train.dataset import DatasetError, TurnLabel
 
 MAX_STRETCH = 3.0
 """Upper bound of the p95 gap while a long prompt is read, over the quiet median."""
+MIN_TIMES = {TwoPassPeer.name: 3.0, LlamaServerPeer.name: 1.5}
+"""Lower bounds of our turns a minute over a peer's, with COMPARED sessions at once."""
+COMPARED = ClosedLoop(8).name
 _REPLY_PROMPT = 64
 _SPANS: dict[str, Callable[[Outcome], float | None]] = {
     "state": lambda outcome: outcome.state_s,
@@ -55,6 +61,10 @@ class Found:
     per_minute: list[float] = field(default_factory=list)
     """Completed turns a minute, one figure a run."""
     outcomes: list[Outcome] = field(default_factory=list)
+
+    def times(self, peer: "Found") -> Ratio:
+        """Our turns a minute over those of a peer under the same load."""
+        return ratio_of(self.per_minute, peer.per_minute)
 
     def num(self, kind: Kind) -> int:
         """Turns of which that became."""
@@ -80,6 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-tokens", type=int, default=32, help="of each reply (default: 32)")
     add("--newcomer", type=int, default=1_000, help="tokens of the prompt that arrives")
     add("--seed", type=int, default=0, help="of conversations and arrivals")
+    add("--peers", nargs="*", choices=["two-pass"], default=[], help="who takes turns with us")
+    add("--llama-server", type=Path, metavar="PROGRAM", help="one more peer")
     add_output(parser, num_runs=3)
     parser.set_defaults(run=run)
 
@@ -95,16 +107,30 @@ def run(args: argparse.Namespace) -> int:
     settings = server_settings(args)
     gaps = fairness(settings, turns, args.newcomer, args.runs)
     stretch = ratio_of([each.busy_p95 for each in gaps], [each.quiet_median for each in gaps])
-    with run_server(SERVE, settings) as server:
+    peers_opened = open_peers(
+        settings,
+        args.llama_server,
+        has_two_passes=bool(args.peers),
+        num_sessions=max(args.sessions, default=1),
+        max_tokens=args.max_tokens,
+    )
+    with run_server(SERVE, settings) as server, peers_opened as peers:
         server.wait_until_ready()
-        found = measure([ServerTarget(server, args.max_tokens)], turns, args)
+        found = measure([ServerTarget(server, args.max_tokens), *peers], turns, args)
+    pairs = _pairs(found)
     if found:
         print_table("turns under load, milliseconds p50 / p95", [_row(each) for each in found])
+    if pairs:
+        print_table("our turns a minute over a peer's", [_pair_row(*pair) for pair in pairs])
     _print_fairness(gaps, stretch, args.newcomer)
     names = ("sessions", "rates", "seconds", "max_tokens", "newcomer", "seed", "runs")
     chosen = {name: getattr(args, name) for name in names} | shown_settings(settings)
     figures = {
         "loads": [_figures(each) for each in found],
+        "times": [
+            {"peer": peer.target, "load": peer.load, "times": ours.times(peer)}
+            for ours, peer in pairs
+        ],
         "fairness": {"stretch": stretch, "bound": MAX_STRETCH, "runs": gaps},
     }
     write_report(args.json, "load", chosen, figures)
@@ -113,7 +139,29 @@ def run(args: argparse.Namespace) -> int:
     failed = [each for one in found for each in one.outcomes if each.kind is Kind.FAILED]
     if failed:
         print(f"{len(failed)} turns failed; the first: {failed[0].why}", file=sys.stderr)
-    return int(stretch.high > MAX_STRETCH or bool(failed))
+    is_behind = any(not is_ahead(*pair) for pair in pairs)
+    return int(stretch.high > MAX_STRETCH or is_behind or bool(failed))
+
+
+def is_ahead(ours: Found, peer: Found) -> bool:
+    """Whether the median keeps the bound, where there is one for this load."""
+    return peer.load != COMPARED or ours.times(peer).median >= MIN_TIMES[peer.target]
+
+
+def _pairs(found: Sequence[Found]) -> list[tuple[Found, Found]]:
+    ours = {each.load: each for each in found if each.target == OURS}
+    return [(ours[each.load], each) for each in found if each.target != OURS]
+
+
+def _pair_row(ours: Found, peer: Found) -> dict[str, object]:
+    bound = MIN_TIMES[peer.target] if peer.load == COMPARED else None
+    kept = "kept" if is_ahead(ours, peer) else "MISSED"
+    return {
+        "peer": peer.target,
+        "load": peer.load,
+        "times as many": str(ours.times(peer)),
+        "bound": "-" if bound is None else f">= {bound:g}: {kept}",
+    }
 
 
 def check(args: argparse.Namespace) -> None:

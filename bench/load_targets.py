@@ -14,6 +14,7 @@ from bench.server_process import EVENT_STREAM, HOST, Server
 from server.fallback import Reason
 from train.dataset import TurnLabel
 
+OURS = "persona serve"
 _PATIENCE_S = 300.0
 _FULL = (http.client.TOO_MANY_REQUESTS, http.client.SERVICE_UNAVAILABLE)
 _SHOWN = 300
@@ -74,7 +75,7 @@ class ServerTarget:
 
     server: Server
     max_tokens: int
-    name: str = "persona serve"
+    name: str = OURS
 
     def turn(self, session: str, line: TurnLabel, *, is_first: bool) -> Outcome:
         """Say a line; the game's word opens the main path, the forbidden triggers still hold."""

@@ -168,9 +168,9 @@ def measure(args: argparse.Namespace) -> tuple[list[Measured], list[OurTokens]]:
                 f"nothing of {args.npc!r} counts: the first line, or all after it, did not come "
                 "from the model (refused, empty, or closed by the world); choose another --npc"
             )
-        peers = stack.enter_context(_open_peers(args, services[0].bundle, script))
+        peers = stack.enter_context(_open_peers(args, services[0].loaded.bundle, script))
         for peer in peers:
-            peer.converse(services[0].encoder, script[:_WARM_TURNS])
+            peer.converse(services[0].loaded.encoder, script[:_WARM_TURNS])
         everybody: list[OurSide | PeerSide] = [*ours, *peers]
         for at in progress.track(range(args.runs), description="runs"):
             for one in everybody if at % 2 else everybody[::-1]:
@@ -178,7 +178,7 @@ def measure(args: argparse.Namespace) -> tuple[list[Measured], list[OurTokens]]:
                     one.let_others_speak(spoken)
                     one.note(one.converse(lines, args.reply_tokens).turns)
                 else:
-                    one.times.runs.append(one.converse(services[0].encoder, script)[1:])
+                    one.times.runs.append(one.converse(services[0].loaded.encoder, script)[1:])
     return [*(side.times for side in ours), *(peer.times for peer in peers)], [
         side.tokens for side in ours
     ]

@@ -278,3 +278,36 @@ def test_bad_arguments_are_told(
 ) -> None:
     assert main(["bench", "load", *played.options, *options]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_peers_take_turns_and_their_bounds_count(
+    played: Played,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(load, "MAX_STRETCH", 1e6)
+    monkeypatch.setattr(load, "COMPARED", "closed, 2 at once")
+    report = tmp_path / "a.json"
+    options = [*FEW, "--newcomer", "64", "--runs", "2", "--peers", "two-pass"]
+    for bound, code, word in ((1e-6, 0, "kept"), (1e6, 1, "MISSED")):
+        monkeypatch.setitem(load.MIN_TIMES, "two passes", bound)
+        files = ["--json", str(report)]
+        assert main(["bench", "load", *played.options, *options, *files]) == code
+        assert word in capsys.readouterr().out
+    figures = msgspec.json.decode(report.read_bytes())["figures"]
+    peers = [each for each in figures["loads"] if each["target"] == "two passes"]
+    assert [each["load"] for each in peers] == [each["load"] for each in figures["times"]]
+    for each in peers:
+        assert each["num"]["main"] > 0
+        assert each["num"]["failed"] == 0
+        assert each["milliseconds"]["state"][0] > 0
+    assert all(each["times"]["median"] > 0 for each in figures["times"])
+
+
+def test_a_llama_server_that_is_not_there_is_told(
+    played: Played, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*FEW, "--newcomer", "64", "--runs", "1", "--llama-server", "/no/such/program"]
+    assert main(["bench", "load", *played.options, *options]) == 1
+    assert "scripts/build-llama-server" in capsys.readouterr().err
