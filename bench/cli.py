@@ -11,6 +11,7 @@ from bench import (
     onnx,
     production,
     rag,
+    soak,
     startup,
     trim,
     turns,
@@ -41,6 +42,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         actions.add_parser("production", help="speed and memory of a model, and memory's roof")
     )
     rag.add_arguments(actions.add_parser("rag", help="index, search and rules of a large world"))
+    soak.add_arguments(
+        actions.add_parser("soak", help="too much load, bad manners and reloads; nothing may break")
+    )
     startup.add_arguments(
         actions.add_parser("startup", help="a restarted server's first turn beside a warm one")
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 from rich.progress import Progress
 
 from bench.asks import session_bodies
@@ -133,10 +134,15 @@ def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
+def metrics_of(server: Server) -> list[Sample]:
+    """What `/metrics` tells. Raises ServerFailed."""
+    families = text_string_to_metric_families(server.get("/metrics").decode())
+    return [sample for family in families for sample in family.samples]
+
+
 def held_by(server: Server) -> dict[str, int]:
     """The server's own counts of what it keeps. Raises ServerFailed."""
-    families = text_string_to_metric_families(server.get("/metrics").decode())
-    values = {sample.name: sample.value for family in families for sample in family.samples}
+    values = {sample.name: sample.value for sample in metrics_of(server)}
     return {name: int(values[f"persona_{name}"]) for name in HELD}
 
 

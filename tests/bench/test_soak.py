@@ -1,0 +1,179 @@
+"""`persona bench soak` on a tiny server, and what it would say of one that breaks."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import msgspec
+import pytest
+
+from bench.soak import Soak
+from bench.soak_players import SHARES, Call, Seen, behave
+from server.cli import main
+from tests.server.small_world import write_small_world
+from tests.tiny_bundle import write_tiny_bundle
+from tests.train.nari import turn
+
+
+@pytest.fixture
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A tiny server that compares nothing by meaning, and what is said to it."""
+    folders = {name: tmp_path / name for name in ("bundle", "world", "data")}
+    for folder in folders.values():
+        folder.mkdir()
+    write_tiny_bundle(folders["bundle"])
+    write_small_world(folders["world"])
+    place = {"quest_stage": "started", "location": "pier"}
+    lines = [
+        turn(f"c{number}", 0, f"hello {number}", "help", npc_id="mina", tags=place)
+        for number in range(8)
+    ]
+    (folders["data"] / "all.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
+    settings = {"CACHE": tmp_path / "cache", "EMBEDDER": "none", "N_CTX": 4_096, "THREADS": 1}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"PERSONA_{name}", str(value))
+    return [text for name, path in folders.items() for text in (f"--{name}", str(path))]
+
+
+FEW = ["--seconds", "3", "--measure", "1", "--over", "0.3", "--reload-every", "1"]
+
+
+def test_a_sound_server_has_no_faults_and_all_manners_come(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report.json"
+    main(["bench", "soak", *options, *FEW, "--max-tokens", "3", "--json", str(report)])
+    figures = json.loads(report.read_text())["figures"]
+    assert figures["faults"] == []
+    assert set(figures["ends"]) == set(SHARES)
+    assert all(sum(ends.values()) > 0 for ends in figures["ends"].values())
+    assert figures["num_reloads"] >= 2
+    assert len(figures["memory"]) == figures["num_reloads"] + 1
+    assert figures["state_s"]["0.99"] > 0
+    assert "0 faults" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--seconds", "0", "--seconds is 0; it must be from 1"),
+        ("--over", "11", "--over is 11; it must be from 0.1 to 10"),
+        ("--deadline-ms", "1", "--deadline-ms is 1; it must be from 100"),
+        ("--data", "nowhere", "nowhere"),
+    ],
+)
+def test_bad_arguments_are_told(
+    options: list[str], option: str, value: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "soak", *options, option, value]) == 1
+    assert said in capsys.readouterr().err
+
+
+def answer(**others: Any) -> dict[str, Any]:
+    meta = {
+        "npc_id": "mina",
+        "session_id": "session 7",
+        "turn_id": "t",
+        "valid": True,
+        "path": "main",
+        "reason": None,
+        "text_source": "model",
+        "history": "fresh",
+        "flags_detail": {},
+        "usage": {},
+        "timings_ms": {},
+        "bundle": "b",
+    }
+    meta |= others.pop("meta", {})
+    return {"text": "Yes.", "delta": {"trust": 0.0}, "flags": {"f": False}, "meta": meta} | others
+
+
+@contextmanager
+def answering(status: int, content: bytes) -> Iterator[int]:
+    """The port of a server that says the same to everyone."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def stream(*events: tuple[str, Any]) -> bytes:
+    parts = [f"event: {name}\ndata: {json.dumps(data)}\n\n" for name, data in events]
+    return "".join(parts).encode()
+
+
+STATE = {"turn_id": "t", "delta": {"trust": 0.0}, "flags": {"f": False}, "flags_detail": {}}
+TOKEN = {"text": "Yes."}
+
+
+def heard(manner: str, status: int, content: bytes) -> Seen:
+    with answering(status, content) as port:
+        return behave(manner, Call(port, b'{"text": "hello"}', 7, 5.0))
+
+
+@pytest.mark.parametrize(
+    ("manner", "status", "content"),
+    [
+        ("json", 200, json.dumps(answer()).encode()),
+        ("stream", 200, stream(("state", STATE), ("token", TOKEN), ("done", answer()))),
+        ("slow", 200, stream(("state", STATE), ("token", TOKEN), ("done", answer()))),
+        ("malformed", 422, b'{"code": "invalid_field"}'),
+        ("malformed", 200, b"{}"),
+        ("leaves", 200, b"{}"),
+    ],
+)
+def test_right_answers_are_no_faults(manner: str, status: int, content: bytes) -> None:
+    assert heard(manner, status, content).faults == []
+
+
+LATER = STATE | {"flags": {"f": True}}
+
+
+@pytest.mark.parametrize(
+    ("manner", "status", "content"),
+    [
+        ("json", 500, b"{}"),
+        ("json", 200, b"no json"),
+        ("json", 200, json.dumps(answer(text=" ")).encode()),
+        ("json", 200, json.dumps(answer(delta={"trust": 2.0})).encode()),
+        ("json", 200, json.dumps(answer(meta={"session_id": "another"})).encode()),
+        ("json", 200, json.dumps(answer(flags={"f": True}, meta={"valid": False})).encode()),
+        ("stream", 200, stream(("state", STATE), ("token", TOKEN))),
+        ("stream", 200, stream(("state", LATER), ("token", TOKEN), ("done", answer()))),
+        ("stream", 200, stream(("state", STATE), ("done", answer()))),
+        ("twice", 200, json.dumps(answer()).encode()),
+        ("malformed", 500, b'{"code": "internal"}'),
+    ],
+)
+def test_whatever_is_wrong_is_a_fault(manner: str, status: int, content: bytes) -> None:
+    assert heard(manner, status, content).faults != []
+
+
+def test_a_turn_that_two_were_told_is_a_fault() -> None:
+    assert "turn t was told 2 times" in Soak(seen=[Seen("json", turn_id="t")] * 2).faults
+
+
+def test_requests_that_stay_and_own_errors_are_faults() -> None:
+    assert len(Soak(held={"running": 1.0, "waiting": 0.0}, num_internal=2).faults) == 2
+
+
+def test_growth_is_between_the_thirds() -> None:
+    assert Soak(memory=[100, 100, 900, 100, 110, 110]).growth == pytest.approx(0.1)
