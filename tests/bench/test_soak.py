@@ -53,7 +53,7 @@ def test_a_sound_server_has_no_faults_and_all_manners_come(
     assert all(sum(ends.values()) > 0 for ends in figures["ends"].values())
     assert figures["num_reloads"] >= 2
     assert len(figures["memory"]) == figures["num_reloads"] + 1
-    assert figures["state_s"]["0.99"] > 0
+    assert figures["state_s"]["p99"] > 0
     assert "0 faults" in capsys.readouterr().out
 
 
