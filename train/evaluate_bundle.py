@@ -18,6 +18,7 @@ from train.line_figures import GeneratedLine, line_figures
 from train.perplexity import ReplyScore, perplexity
 from train.recall import open_writer
 from train.report_contents import Meta, Report
+from train.samples import samples_of
 from train.served import ServedBundle, open_bundle
 from train.states import Form, LabelledState, Reading, num_turns, read_states, readings
 from train.transcripts import TranscriptWriter
@@ -38,6 +39,8 @@ class EvaluateOptions:
     num_voice: int
     """Conversations whose responses are also scored in another's place; 0: none."""
     num_replies: int
+    has_decisions: bool
+    """Whether the decision's words stand before a line that is generated, as they do in serving."""
     seed: int
     num_threads: int
 
@@ -76,6 +79,7 @@ def evaluate_bundle(options: EvaluateOptions, reporter: Reporter) -> Report:
         perplexity=perplexity(_scores(states, untuned)),
         voice=voiced,
         lines=line_figures(lines) if lines else None,
+        samples=samples_of(lines, options.seed),
     )
 
 
@@ -151,7 +155,8 @@ def _replies(
     with served.engine() as engine:
         for number, (reading, turn) in enumerate(chosen):
             sampling = SamplingParams(seed=options.seed + number, stop=(LINE_END,))
-            lines.append(served.reply(engine, reading, turn, world, sampling))
+            decider = world if options.has_decisions else None
+            lines.append(served.reply(engine, reading, turn, sampling, decider))
             done(1)
     return lines
 

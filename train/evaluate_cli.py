@@ -66,9 +66,10 @@ def _add_bundle(parser: argparse.ArgumentParser) -> None:
     add("--untuned", type=Path, metavar="GGUF", help="the base without training, to compare with")
     add("--voice", type=int, default=0, metavar="N", help="conversations to read in other places")
     add("--replies", type=int, default=80, metavar="N", help="lines to generate (default: 80)")
+    add("--no-decision", action="store_true", help="lines without the decision's words before them")
     add("--seed", type=int, default=0, help="of the first line; the next has the next")
     add("--threads", type=int, default=os.cpu_count() or 1)
-    add("--out", type=Path, metavar="DIR", help="folder for report.json and report.html")
+    add("--out", type=Path, metavar="DIR", help="folder for report.json, report.html, samples.md")
     parser.set_defaults(run=or_say_why("evaluate bundle", run_bundle))
 
 
@@ -86,6 +87,7 @@ def run_bundle(args: argparse.Namespace) -> None:
         untuned=args.untuned,
         num_voice=args.voice,
         num_replies=args.replies,
+        has_decisions=not args.no_decision,
         seed=args.seed,
         num_threads=args.threads,
     )
@@ -94,7 +96,7 @@ def run_bundle(args: argparse.Namespace) -> None:
     print_report(report, Console(width=None if Console().is_terminal else 160))
     if args.out:
         write_report(args.out, report)
-        print(f"wrote {args.out / 'report.html'} and report.json")
+        print(f"wrote {args.out / 'report.html'}, report.json and samples.md")
 
 
 def _open(args: argparse.Namespace) -> tuple[World, Retriever]:

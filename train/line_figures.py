@@ -22,6 +22,8 @@ class GeneratedLine:
     turn: TurnLabel
     text: str
     finish_reason: str
+    decision: str = ""
+    """What stood before it, in the prompt's words."""
 
     @property
     def is_empty(self) -> bool:

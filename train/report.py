@@ -13,22 +13,25 @@ from train.report_contents import Report
 from train.report_grid import Grid
 from train.report_html import page
 from train.report_tables import sections
+from train.samples import as_markdown
 
-REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+REPORT_JSON, REPORT_HTML, SAMPLES = "report.json", "report.html", "samples.md"
 
 
 def write_report(folder: Path, report: Report) -> None:
-    """Write report.json (the whole of `report`) and report.html (one file, needs no network).
+    """Write the whole of `report` as JSON and as a page that needs no network, and its samples.
 
-    The folder is made if need be. Both are made before either is written, and the larger one is
-    written first: a failure leaves what was there. Raises OSError where the folder can't be
-    written.
+    The folder is made if need be. All are made before any is written, and the largest is written
+    first: a failure leaves what was there. Raises OSError where the folder can't be written.
     """
     html = page(report).encode()
     json = msgspec.json.encode(report) + b"\n"
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / REPORT_HTML, html)
     write_whole(folder / REPORT_JSON, json)
+    if report.samples:
+        title = f"Lines of {report.meta.title}"
+        write_whole(folder / SAMPLES, as_markdown(report.samples, title).encode())
 
 
 def print_report(report: Report, console: Console | None = None) -> None:

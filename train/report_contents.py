@@ -6,6 +6,7 @@ from train.baselines import Baseline
 from train.evaluation import Evaluation
 from train.line_figures import LineFigures
 from train.perplexity import Perplexity
+from train.samples import Sample
 from train.voice import Voice
 
 
@@ -33,3 +34,5 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     perplexity: Perplexity | None = None
     voice: Voice | None = None
     lines: LineFigures | None = None
+    samples: list[Sample] = []
+    """Every line that was generated."""

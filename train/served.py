@@ -76,9 +76,17 @@ class ServedBundle:
         )
 
     def reply(
-        self, engine: Engine, reading: Reading, turn: int, world: World, sampling: SamplingParams
+        self,
+        engine: Engine,
+        reading: Reading,
+        turn: int,
+        sampling: SamplingParams,
+        world: World | None,
     ) -> GeneratedLine:
-        """The model's own line to a turn of a transcript, after the decision of its heads."""
+        """The model's own line to a turn of a transcript, after the decision of its heads.
+
+        Without a `world` it has to do without the decision's words.
+        """
         transcript = reading.transcript
         label = transcript.turns[turn].label
         prompt = [*transcript.opening, *transcript.told]
@@ -86,16 +94,20 @@ class ServedBundle:
             prompt += [*past.asked, *past.decided, *past.answered]
         prompt += transcript.turns[turn].asked
 
-        def on_state(vector: Vector) -> list[int]:
-            return self.encoder.encode(decision_segments(self._words(vector, label, world)))
+        text, reason, words = "", "", ""
 
-        text, reason = "", ""
+        def on_state(vector: Vector) -> list[int]:
+            nonlocal words
+            if world is not None:
+                words = self._words(vector, label, world)
+            return self.encoder.encode(decision_segments(words))
+
         for event in engine.run(Request(prompt, sampling, on_state)):
             if isinstance(event, Token):
                 text += event.text
             elif isinstance(event, Done):
                 reason = event.finish_reason
-        return GeneratedLine(label, text, reason)
+        return GeneratedLine(label, text, reason, words)
 
     def _words(self, vector: Vector, label: TurnLabel, world: World) -> str:
         found = self.heads.predict(vector)

@@ -17,6 +17,7 @@ from train.metrics import Scores
 from train.perplexity import ReplyScore, perplexity
 from train.report import print_report, write_report
 from train.report_contents import Meta, Report
+from train.samples import samples_of
 from train.voice import Voice
 
 META = Meta(
@@ -83,6 +84,7 @@ def make_report() -> Report:
         perplexity=perplexity([ReplyScore(labels[0], 10, 20.0, 30.0)]),
         voice=Voice(num_turns=1_234, npc=share, state=share, both=Estimate(0.5)),
         lines=line_figures(lines),
+        samples=samples_of(lines, 7),
     )
 
 
@@ -105,7 +107,17 @@ def page(written: Path) -> Page:
 
 def test_the_json_is_the_whole_report(report: Report, written: Path) -> None:
     assert msgspec.json.decode((written / "report.json").read_bytes(), type=Report) == report
-    assert sorted(path.name for path in written.iterdir()) == ["report.html", "report.json"]
+    assert sorted(path.name for path in written.iterdir()) == [
+        "report.html",
+        "report.json",
+        "samples.md",
+    ]
+
+
+def test_the_samples_are_the_lines_as_they_came(written: Path) -> None:
+    text = (written / "samples.md").read_text(encoding="utf-8")
+    assert f"<NPC> {EVIL}" in text
+    assert [f"seed {seed}" in text for seed in (7, 8, 9)] == [True, True, False]
 
 
 def test_the_page_has_a_section_for_all_that_was_measured(page: Page) -> None:
