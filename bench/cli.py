@@ -9,6 +9,7 @@ from bench import (
     make_model,
     memory,
     onnx,
+    overrides,
     production,
     rag,
     soak,
@@ -37,6 +38,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     onnx.add_arguments(
         actions.add_parser("onnx", help="int8 and graph optimisation of what is served")
+    )
+    overrides.add_arguments(
+        actions.add_parser("overrides", help="answers to players who insist on another role")
     )
     production.add_arguments(
         actions.add_parser("production", help="speed and memory of a model, and memory's roof")

@@ -8,36 +8,11 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import msgspec
 import pytest
 
 from bench.soak import Soak
 from bench.soak_players import SHARES, Call, Seen, behave
 from server.cli import main
-from tests.server.small_world import write_small_world
-from tests.tiny_bundle import write_tiny_bundle
-from tests.train.nari import turn
-
-
-@pytest.fixture
-def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A tiny server that compares nothing by meaning, and what is said to it."""
-    folders = {name: tmp_path / name for name in ("bundle", "world", "data")}
-    for folder in folders.values():
-        folder.mkdir()
-    write_tiny_bundle(folders["bundle"])
-    write_small_world(folders["world"])
-    place = {"quest_stage": "started", "location": "pier"}
-    lines = [
-        turn(f"c{number}", 0, f"hello {number}", "help", npc_id="mina", tags=place)
-        for number in range(8)
-    ]
-    (folders["data"] / "all.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
-    settings = {"CACHE": tmp_path / "cache", "EMBEDDER": "none", "N_CTX": 4_096, "THREADS": 1}
-    for name, value in settings.items():
-        monkeypatch.setenv(f"PERSONA_{name}", str(value))
-    return [text for name, path in folders.items() for text in (f"--{name}", str(path))]
-
 
 FEW = ["--seconds", "3", "--measure", "1", "--over", "0.3", "--reload-every", "1"]
 
