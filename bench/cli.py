@@ -6,6 +6,7 @@ from bench import (
     engine,
     http,
     load,
+    lookup,
     make_model,
     memory,
     onnx,
@@ -29,6 +30,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     http.add_arguments(actions.add_parser("http", help="what /ask costs besides the model"))
     load.add_arguments(
         actions.add_parser("load", help="many players at once, in closed and open loop")
+    )
+    lookup.add_arguments(
+        actions.add_parser("lookup", help="whether drafting from the prompt would pay")
     )
     make_model.add_arguments(
         actions.add_parser("make-model", help="random weights in a real model's shapes")

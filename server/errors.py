@@ -7,7 +7,7 @@ import msgspec
 
 from heads.bundle import BundleError
 from rag.loader import WorldError
-from runtime.errors import EngineStopped, Overloaded, PromptTooLong
+from runtime.errors import EngineStopped, ModelError, Overloaded, PromptTooLong
 from server.settings import SettingsError
 
 
@@ -84,6 +84,7 @@ TABLE: dict[type[Exception], Kind] = {
     Overloaded: Kind(429, "overloaded", "Too many requests are waiting", retry_after_s=2),
     WorldError: Kind(409, "world_refused", "The world has errors; the old one keeps serving"),
     BundleError: Kind(409, "bundle_refused", "The bundle has errors; the old one keeps serving"),
+    ModelError: Kind(409, "bundle_refused", "The bundle has errors; the old one keeps serving"),
     SettingsError: Kind(409, "keys_refused", "The API keys have errors; the old ones stay"),
     IdempotencyConflict: Kind(409, "idempotency_conflict", "The key came with another body"),
     RateLimited: Kind(429, "rate_limited", "Too many requests a minute"),

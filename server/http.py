@@ -20,6 +20,7 @@ from starlette.routing import Route
 from heads.bundle import BundleError
 from rag.loader import WorldError
 from runtime.errors import EngineStopped, RuntimeFault
+from server import playground, swagger
 from server.envelope import REQUEST_ID, Envelope
 from server.errors import (
     INTERNAL,
@@ -36,6 +37,8 @@ from server.errors import (
 from server.keys import check_admin
 from server.logs import log_turn
 from server.metrics import MEDIA_TYPE
+from server.npcs import npc_entries
+from server.openapi import document
 from server.predict import predict
 from server.reading import DEADLINE_MS, SESSION_ID, check_id, decode, read_body, with_headers
 from server.schemas import Answer, AskRequest, PredictRequest
@@ -95,6 +98,9 @@ def make_app(
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
+            Route("/openapi.json", openapi),
+            *swagger.routes(),
+            *playground.routes(),
         ],
         middleware=middleware,
         exception_handlers={
@@ -169,18 +175,7 @@ async def npcs(request: Request) -> Response:
     """List the NPCs of the loaded world."""
     service: Service = request.state.service
     _owner(request)
-    return _json(
-        [
-            {
-                "npc_id": persona.npc_id,
-                "name": persona.name,
-                "lang": persona.lang,
-                "stages": persona.stages,
-                "locations": persona.locations,
-            }
-            for persona in service.world.npcs.values()
-        ]
-    )
+    return _json(npc_entries(service.world))
 
 
 async def reload(request: Request) -> Response:
@@ -224,6 +219,11 @@ async def metrics(request: Request) -> Response:
             raise
         _check_admin(request)
     return Response(service.metrics.text(), media_type=MEDIA_TYPE)
+
+
+async def openapi(_: Request) -> Response:
+    """Tell all of this in OpenAPI 3.1."""
+    return _json(document())
 
 
 async def on_error(request: Request, error: Exception) -> Response:

@@ -115,6 +115,7 @@ class Idempotency:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._entries.clear()
 
     def _forget(self) -> None:
         """Drop turns that are over: the old, and so many that one more fits."""
