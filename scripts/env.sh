@@ -36,20 +36,61 @@ run_with_signs_of_life() {
     wait $pid || { tail -n 40 "$log" >&2; die "$what failed; the whole log is $log"; }
 }
 
+# has_extras demo,dev: whether .venv has them, installed alone or with others.
+has_extras() {
+    local stamp extra
+    for stamp in .venv/installed-*; do
+        [[ $(cat "$stamp" 2>/dev/null) == "$wanted" ]] || continue
+        for extra in ${1//,/ }; do
+            [[ ,${stamp#.venv/installed-}, == *,$extra,* ]] || continue 2
+        done
+        return 0
+    done
+    return 1
+}
+
 # install_extras demo,dev: this checkout with those extras.
 install_extras() {
-    local extras=$1 stamp wanted
+    local extras=$1 wanted
     make_venv
-    stamp=.venv/installed-$extras
     wanted=$(cat pyproject.toml scripts/env.sh | sha256sum)
-    if [[ $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
+    if ! has_extras "$extras"; then
         command -v c++ >/dev/null || die "no C++ compiler; install g++ (apt-get install g++)"
         echo "==> installing [$extras] into .venv; the first time this compiles llama.cpp"
         echo "    for this CPU, 5 to 10 minutes on 2 cores (log: .venv/install.log)"
         CMAKE_ARGS="${CMAKE_ARGS:-} $LEAN_FLAGS" run_with_signs_of_life \
             "installing" .venv/install.log .venv/bin/python -m pip install \
             --disable-pip-version-check -e ".[$extras]"
-        echo "$wanted" >"$stamp"
+        echo "$wanted" >".venv/installed-$extras"
     fi
     PATH="$PWD/.venv/bin:$PATH"
+}
+
+# start_server: `persona serve` with the default bundle and the demo world on a free port, until the
+# script ends; PERSONA_URL says where. A server that PERSONA_URL names already is used instead.
+#
+# One thread, for whatever talks to it works on the same cores: threads of llama.cpp that wait for
+# one another make a busy machine many times slower.
+start_server() {
+    local port log
+    [[ -z ${PERSONA_URL:-} ]] || return 0
+    install_extras demo,docs
+    persona bundle build
+    persona embedder build
+    port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    log=$(mktemp)
+    export PERSONA_URL=http://127.0.0.1:$port
+    echo "==> persona serve at $PERSONA_URL (log: $log)"
+    PERSONA_THREADS=${PERSONA_THREADS:-1} persona serve --port "$port" >"$log" 2>&1 &
+    server=$!
+    # shellcheck disable=SC2064 (the log is this one)
+    trap "kill $server 2>/dev/null; wait $server 2>/dev/null || true; rm -f '$log'" EXIT
+    for _ in {1..600}; do
+        python -c 'import sys, urllib.request as r; r.urlopen(sys.argv[1])' "$PERSONA_URL/readyz" \
+            2>/dev/null && return
+        kill -0 "$server" 2>/dev/null || break
+        sleep 0.2
+    done
+    cat "$log" >&2
+    die "persona serve is not ready"
 }
