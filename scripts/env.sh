@@ -81,7 +81,7 @@ start_server() {
     log=$(mktemp)
     export PERSONA_URL=http://127.0.0.1:$port
     echo "==> persona serve at $PERSONA_URL (log: $log)"
-    PERSONA_THREADS=${PERSONA_THREADS:-1} persona serve --port "$port" >"$log" 2>&1 &
+    env -u PERSONA_URL PERSONA_THREADS="${PERSONA_THREADS:-1}" persona serve --port "$port" >"$log" 2>&1 &
     server=$!
     # shellcheck disable=SC2064 (the log is this one)
     trap "kill $server 2>/dev/null; wait $server 2>/dev/null || true; rm -f '$log'" EXIT
