@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from export.build import build
 from export.folder_swap import locked, replaced
@@ -59,8 +58,10 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     variants: list[Parity]
     untrained: Likelihood
-    heads: str
-    merits: dict[str, float]
+    heads: dict[str, str]
+    """Which heads were taken, by part: `trained`, or `refitted` on states of the variant."""
+    merits: dict[str, dict[str, float]]
+    """Of either, on validation, by part."""
     machine: dict[str, str | int]
 
 
@@ -86,17 +87,17 @@ def export_run(options: ExportOptions, reporter: RichReporter) -> ExportReport:
         except DatasetError as error:
             reporter.say(f"heads are not fitted anew, the trained ones are kept: {error}")
     targets = _targets(served, trained.persona)
-    merits = {name: _merit(heads, served, targets) for name, heads in candidates.items()}
-    is_better = merits.get("refitted", -np.inf) > merits["trained"] + MIN_GAIN
-    name = "refitted" if is_better else "trained"
-    heads = calibrated(candidates[name], stack(served), targets.flag)
+    merits = {name: _merits(heads, served, targets) for name, heads in candidates.items()}
+    flags, deltas = (_better(merits, part) for part in ("flag", "delta"))
+    heads = candidates[flags].with_deltas_of(candidates[deltas])
+    heads = calibrated(heads, stack(served), targets.flag)
     report = ExportReport(
         chosen=chosen.quantisation,
         why=why,
         variants=variants,
         untrained=likelihood(untrained),
-        heads=name,
-        merits={key: round(value, 4) for key, value in merits.items()},
+        heads={"flag": flags, "delta": deltas},
+        merits=merits,
         machine=describe_machine(),
     )
     _write(options, shop, heads, report)
@@ -140,9 +141,21 @@ def _refit(
     return fit(states, _targets(states, shop.trained.persona))[0]
 
 
-def _merit(heads: LinearHeads, states: Sequence[LabelledState], targets: Targets) -> float:
+def _merits(
+    heads: LinearHeads, states: Sequence[LabelledState], targets: Targets
+) -> dict[str, float]:
     delta, scores = heads.predict(stack(states))
-    return (flag_merit(targets.flag, scores) + delta_merit(targets.delta, delta)) / 2
+    found = {
+        "flag": flag_merit(targets.flag, scores),
+        "delta": delta_merit(targets.delta, delta),
+    }
+    return {part: round(merit, 4) for part, merit in found.items()}
+
+
+def _better(merits: dict[str, dict[str, float]], part: str) -> str:
+    """The heads whose `part` serves: the trained ones, unless others are clearly better."""
+    handicap = {"refitted": MIN_GAIN}
+    return max(merits, key=lambda name: merits[name][part] - handicap.get(name, 0.0))
 
 
 def _write(

@@ -65,6 +65,16 @@ class LinearHeads:
         delta = np.tanh(x @ self.w_delta + self.b_delta)
         return delta, _sigmoid((x @ self.w_flag + self.b_flag) / self.temperature)
 
+    def with_deltas_of(self, other: "LinearHeads") -> "LinearHeads":
+        """These heads with the deltas of `other`, in the normalisation of these."""
+        stretch = self.scale / other.scale
+        shift = (self.mean - other.mean) / other.scale
+        return replace(
+            self,
+            w_delta=other.w_delta * stretch[:, np.newaxis],
+            b_delta=other.b_delta + shift @ other.w_delta,
+        )
+
 
 def make_targets(
     states: Sequence[LabelledState], delta_names: Sequence[str], flag_names: Sequence[str]

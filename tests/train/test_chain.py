@@ -212,7 +212,7 @@ def test_heads_that_cannot_be_fitted_anew_leave_the_trained_ones(run: TinyRun) -
     """The handful of conversations has too few groups to choose anything by."""
     options = ExportOptions(run.out, bundle_of(run), TYPES, None, 3, 1)
     with RichReporter(Console(quiet=True)) as reporter:
-        assert export_run(options, reporter).heads == "trained"
+        assert export_run(options, reporter).heads == {"flag": "trained", "delta": "trained"}
 
 
 def test_a_run_that_never_was_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,3 +114,14 @@ def test_a_threshold_is_not_drawn_to_one_lucky_example() -> None:
     labels = np.r_[np.zeros(30), 1, np.ones(10)]
     best = best_threshold(labels, 1 / (1 + np.exp(-logits)))
     assert np.log(best / (1 - best)) > -1
+
+
+def test_deltas_of_other_heads_say_the_same_in_another_normalisation() -> None:
+    states, others = draw(COUNT, 0), draw(COUNT, 1) * 3.0
+    wanted = targets(*linear_labels(states))
+    first, second = (fit(labelled(drawn), wanted)[0] for drawn in (states, others))
+    mixed = first.with_deltas_of(second)
+    for drawn in (states, others):
+        delta, scores = mixed.predict(drawn)
+        np.testing.assert_allclose(delta, second.predict(drawn)[0], atol=1e-9)
+        np.testing.assert_array_equal(scores, first.predict(drawn)[1])
