@@ -117,9 +117,10 @@ def test_a_threshold_is_not_drawn_to_one_lucky_example() -> None:
 
 
 def test_deltas_of_other_heads_say_the_same_in_another_normalisation() -> None:
-    states, others = draw(COUNT, 0), draw(COUNT, 1) * 3.0
-    wanted = targets(*linear_labels(states))
-    first, second = (fit(labelled(drawn), wanted)[0] for drawn in (states, others))
+    states, others = draw(COUNT, 0), draw(COUNT, 1)
+    first, second = (
+        fit(labelled(drawn), targets(*linear_labels(drawn)))[0] for drawn in (states, others)
+    )
     mixed = first.with_deltas_of(second)
     for drawn in (states, others):
         delta, scores = mixed.predict(drawn)
