@@ -11,6 +11,7 @@ from rich.table import Table
 
 from export.gguf_file import read_gguf
 from export.heads_graph import OPSET
+from export.quantise import QUANT_TYPES
 from export.reporter import RichReporter
 from export.vocabulary import model_vocabulary_sha256
 from heads.bundle import HEADS, HEADS_RECORD, ContextSettings, HeadsRecord
@@ -45,6 +46,27 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     fit_parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     fit_parser.set_defaults(run=or_say_why("heads fit", run_fit))
+    compare = actions.add_parser("compare", help="linear heads beside such with a hidden layer")
+    compare.add_argument("run_folder", type=Path, metavar="RUN", help="folder of `persona train`")
+    compare.add_argument("--quant", choices=QUANT_TYPES, default="q8_0", help="GGUF that is read")
+    compare.add_argument(
+        "--refit", type=int, default=120, metavar="N", help="conversations to fit on"
+    )
+    compare.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    compare.set_defaults(run=or_say_why("heads compare", run_compare))
+
+
+def run_compare(args: argparse.Namespace) -> None:
+    """Print how well heads of each shape read the validation split. Raises DatasetError."""
+    from train.head_shapes import compare_shapes  # noqa: PLC0415 (PyTorch is slow)
+
+    with RichReporter(Console(stderr=True)) as reporter:
+        shapes = compare_shapes(args.run_folder, args.quant, args.refit, args.threads, reporter)
+    table = Table("heads", "flags: average precision [95%]", "deltas: merit [95%]")
+    for shape in shapes:
+        merits = (shape.flag_merit, shape.delta_merit)
+        table.add_row(shape.name, *(f"{m.value:.3f} [{m.low:.3f}, {m.high:.3f}]" for m in merits))
+    Console().print(table)
 
 
 def run_fit(args: argparse.Namespace) -> None:
