@@ -14,6 +14,7 @@ from runtime.sampling import SamplingParams
 from train.baselines import run_baselines
 from train.dataset import DatasetError, TurnLabel, check_npcs, conversations, read_dataset, spread
 from train.evaluation import evaluate
+from train.few_shot import with_examples
 from train.line_figures import GeneratedLine, line_figures
 from train.perplexity import ReplyScore, perplexity
 from train.recall import open_writer
@@ -36,6 +37,8 @@ class EvaluateOptions:
     embedder: str
     untuned: Path | None
     """The base without training as a GGUF of the same vocabulary, for its perplexity."""
+    num_examples: int
+    """Beginnings of training conversations that it is shown first."""
     num_voice: int
     """Conversations whose responses are also scored in another's place; 0: none."""
     num_replies: int
@@ -59,7 +62,9 @@ def evaluate_bundle(options: EvaluateOptions, reporter: Reporter) -> Report:
         writer = open_writer(options.world, world, options.embedder, served.encoder)
         wanted = readings(conversations(labels).values(), writer)
         states = served.read(wanted, _progress(reporter, "reading the split", wanted))
-        untuned = _untuned(options, served, wanted, reporter)
+        continued = [reading for reading in wanted if reading.form is Form.CONTINUED]
+        shown = with_examples(continued, splits["train"], writer, options.num_examples)
+        untuned = _untuned(options, served, shown, reporter)
         voiced = _voice(options, served, labels, writer, reporter)
         lines = _replies(options, served, wanted, world, reporter)
         predictors = {
@@ -90,6 +95,7 @@ def _progress(reporter: Reporter, name: str, wanted: Sequence[Reading]) -> Calla
 def _untuned(
     options: EvaluateOptions, served: ServedBundle, wanted: Sequence[Reading], reporter: Reporter
 ) -> list[LabelledState] | None:
+    """`wanted` as the base reads them; None if nobody asks."""
     if options.untuned is None:
         return None
     model = LlamaModel(options.untuned)
@@ -108,11 +114,11 @@ def _scores(
     states: Sequence[LabelledState], untuned: Sequence[LabelledState] | None
 ) -> list[ReplyScore]:
     """Of every turn once, in the continued transcript."""
-    before: Sequence[LabelledState | None] = untuned or [None] * len(states)
+    continued = [state for state in states if state.form is Form.CONTINUED]
+    before: Sequence[LabelledState | None] = untuned or [None] * len(continued)
     return [
         ReplyScore(state.label, state.num_answered, state.nll or 0.0, base.nll if base else None)
-        for state, base in zip(states, before, strict=True)
-        if state.form is Form.CONTINUED
+        for state, base in zip(continued, before, strict=True)
     ]
 
 

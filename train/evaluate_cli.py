@@ -64,6 +64,7 @@ def _add_bundle(parser: argparse.ArgumentParser) -> None:
     add("--split", choices=SPLITS, default="validation", help="never tune on `test`")
     add("--embedder", default=DEFAULT, help="what finds notes: `default`, a folder, `none`")
     add("--untuned", type=Path, metavar="GGUF", help="the base without training, to compare with")
+    add("--examples", type=int, default=0, metavar="N", help="that the base is shown first")
     add("--voice", type=int, default=0, metavar="N", help="conversations to read in other places")
     add("--replies", type=int, default=80, metavar="N", help="lines to generate (default: 80)")
     add("--no-decision", action="store_true", help="lines without the decision's words before them")
@@ -85,6 +86,7 @@ def run_bundle(args: argparse.Namespace) -> None:
         split=args.split,
         embedder=args.embedder,
         untuned=args.untuned,
+        num_examples=args.examples,
         num_voice=args.voice,
         num_replies=args.replies,
         has_decisions=not args.no_decision,
