@@ -5,6 +5,7 @@
 
 import dataclasses
 import hashlib
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from export.folder_swap import locked, replaced
-from export.merge_lora import PERSONA, SPECIAL_ROWS, WEIGHTS
+from export.merge_lora import CONFIG, PERSONA, SPECIAL_ROWS, WEIGHTS
 from heads.bundle import file_sha256
 from train.dataset import DatasetError
 from train.heads_files import HEADS_WEIGHTS
@@ -23,7 +24,7 @@ from train.multi_head import MultiHeadModel
 
 PROGRESS = "progress.json"
 OPTIMISER = "optimiser.pt"
-BEST, LAST = "best", "last"
+BEST, LAST, FINAL = "best", "last", "final"
 
 
 @dataclass(slots=True)
@@ -69,6 +70,22 @@ def save_trained(
     save_file(rows, folder / SPECIAL_ROWS)
     save_file(model.heads.state_dict(), folder / HEADS_WEIGHTS)
     (folder / PERSONA).write_bytes(msgspec.json.encode(persona))
+
+
+def write_final(run: Path) -> Path:
+    """Write RUN/final: what `last` has trained so far, with its adapter in 16 bits as in `best`.
+
+    Raises DatasetError if there is no `last`.
+    """
+    source, target = run / LAST, run / FINAL
+    read_persona(source)
+    with locked(target, lambda: None), replaced(target) as beside:
+        factors = load_file(source / WEIGHTS)
+        halved = {name: value.to(torch.float16) for name, value in factors.items()}
+        save_file(halved, beside / WEIGHTS)
+        for name in (CONFIG, SPECIAL_ROWS, HEADS_WEIGHTS, PERSONA):
+            shutil.copyfile(source / name, beside / name)
+    return target
 
 
 def load_trained(folder: Path, model: MultiHeadModel) -> None:

@@ -48,6 +48,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     fit_parser.set_defaults(run=or_say_why("heads fit", run_fit))
     compare = actions.add_parser("compare", help="linear heads beside such with a hidden layer")
     compare.add_argument("run_folder", type=Path, metavar="RUN", help="folder of `persona train`")
+    compare.add_argument("--checkpoint", choices=("best", "last"), default="best")
     compare.add_argument("--quant", choices=QUANT_TYPES, default="q8_0", help="GGUF that is read")
     compare.add_argument(
         "--refit", type=int, default=120, metavar="N", help="conversations to fit on"
@@ -59,9 +60,11 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run_compare(args: argparse.Namespace) -> None:
     """Print how well heads of each shape read the validation split. Raises DatasetError."""
     from train.head_shapes import compare_shapes  # noqa: PLC0415 (PyTorch is slow)
+    from train.trained import open_trained  # noqa: PLC0415
 
     with RichReporter(Console(stderr=True)) as reporter:
-        shapes = compare_shapes(args.run_folder, args.quant, args.refit, args.threads, reporter)
+        trained = open_trained(args.run_folder, reporter, args.checkpoint)
+        shapes = compare_shapes(trained, args.quant, args.refit, args.threads, reporter)
     table = Table("heads", "flags: average precision [95%]", "deltas: merit [95%]")
     for shape in shapes:
         merits = (shape.flag_merit, shape.delta_merit)

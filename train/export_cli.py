@@ -24,6 +24,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--out", type=Path, required=True, metavar="BUNDLE", help="folder of the bundle")
     add("--types", nargs="+", choices=QUANT_TYPES, default=DEFAULT_TYPES, help="types to compare")
     add("--quant", choices=QUANT_TYPES, help="type that serves (default: the parity report's)")
+    add("--checkpoint", choices=("best", "last"), default="best", help="of the run")
     add("--refit", type=int, default=120, metavar="N", help="conversations to refit heads on")
     add("--keep", type=Path, metavar="DIR", help="copy adapter and heads there, as export/default")
     add("--threads", type=int, default=os.cpu_count() or 1)
@@ -45,6 +46,7 @@ def run_export(args: argparse.Namespace) -> None:
         types=args.types,
         quant=args.quant,
         num_refit=args.refit,
+        checkpoint=args.checkpoint,
         num_threads=args.threads,
         keep=args.keep,
     )

@@ -17,7 +17,7 @@ from export.reporter import RichReporter
 from heads.bundle import HEADS, HEADS_RECORD, ContextSettings, HeadsRecord
 from rag.world import load_world
 from train.base import build_options
-from train.checkpoint import TrainedPersona
+from train.checkpoint import BEST, TrainedPersona
 from train.commands import write_whole
 from train.dataset import DatasetError, TurnLabel, check_npcs, conversations, read_dataset, spread
 from train.fit_heads import LinearHeads, Targets, calibrated, fit, make_targets
@@ -47,6 +47,8 @@ class ExportOptions:
     num_refit: int
     """Training conversations to fit heads anew on; 0: the trained ones are kept."""
     num_threads: int
+    checkpoint: str = BEST
+    """Of the run: `best` or `last`."""
     keep: Path | None = None
     """A folder to copy what was trained to: `adapter/`, `heads.onnx`, `heads.json`."""
 
@@ -67,7 +69,7 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def export_run(options: ExportOptions, reporter: RichReporter) -> ExportReport:
     """Write the bundle of a run. Raises DatasetError, WorldError, EmbedderError or ExportError."""
-    trained = open_trained(options.run, reporter)
+    trained = open_trained(options.run, reporter, options.checkpoint)
     data = trained.record.config.data
     world, splits = load_world(Path(data.world)), read_dataset(Path(data.data))
     check_npcs(splits, world)

@@ -25,7 +25,7 @@ from train.fit_heads import Array, LinearHeads, Targets, fit, make_targets
 from train.heads_files import read_trained_heads
 from train.merit import delta_merit, flag_merit
 from train.states import LabelledState, stack
-from train.trained import open_trained
+from train.trained import Trained
 from train.variants import Variant, Workshop
 
 WIDTHS = (16, 64)
@@ -53,13 +53,12 @@ class Labelled:
 
 
 def compare_shapes(
-    run: Path, quant: QuantType, num_refit: int, num_threads: int, reporter: RichReporter
+    trained: Trained, quant: QuantType, num_refit: int, num_threads: int, reporter: RichReporter
 ) -> list[Shape]:
     """The shapes' merits with 95% bootstrap intervals over split groups, the trained heads first.
 
     Raises DatasetError, WorldError, EmbedderError or ExportError.
     """
-    trained = open_trained(run, reporter)
     data = trained.record.config.data
     world, splits = load_world(Path(data.world)), read_dataset(Path(data.data))
     shop = Workshop(trained, world, ContextSettings(), num_threads, reporter)

@@ -8,7 +8,7 @@ import torch
 
 from export.reporter import RichReporter
 from train.base import BaseInfo, load_weights, prepare_base
-from train.checkpoint import BEST, TrainedPersona, load_trained, read_persona
+from train.checkpoint import BEST, LAST, TrainedPersona, load_trained, read_persona, write_final
 from train.examples import collate, make_example
 from train.multi_head import MultiHeadModel, add_adapter
 from train.run import RunRecord, read_run
@@ -21,19 +21,21 @@ class Trained:
 
     run: Path
     record: RunRecord
+    adapter: Path
+    """The folder of adapter, special-token rows and heads."""
     persona: TrainedPersona
     base: BaseInfo
 
-    @property
-    def adapter(self) -> Path:
-        """The folder of adapter, special-token rows and heads that validation liked best."""
-        return self.run / BEST
 
+def open_trained(run: Path, reporter: RichReporter, checkpoint: str = BEST) -> Trained:
+    """The run in `run`, as validation liked it best or as it was at its `last` step.
 
-def open_trained(run: Path, reporter: RichReporter) -> Trained:
-    """The run in `run`. Raises DatasetError or ExportError."""
-    record, persona = read_run(run), read_persona(run / BEST)
-    return Trained(run, record, persona, prepare_base(record.config.base, reporter))
+    Raises DatasetError or ExportError.
+    """
+    record = read_run(run)
+    adapter = write_final(run) if checkpoint == LAST else run / BEST
+    base = prepare_base(record.config.base, reporter)
+    return Trained(run, record, adapter, read_persona(adapter), base)
 
 
 def load_model(trained: Trained) -> MultiHeadModel:

@@ -15,9 +15,12 @@ import httpx
 import msgspec
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
 from export.check import check_bundle
+from export.merge_lora import WEIGHTS
 from export.quantise import QuantType
 from export.reporter import RichReporter
 from heads.bundle import MODEL, file_sha256, load_bundle
@@ -26,6 +29,7 @@ from server.cli import main
 from tests.server.serving import opened, served
 from tests.tiny_hf import make_tiny_hf
 from tests.train.tiny_run import TinyRun, gguf_run, make_run
+from train.checkpoint import BEST, LAST, read_persona
 from train.export_run import ExportOptions, export_run
 from train.heads_files import read_trained_heads
 from train.trained import load_model, open_trained
@@ -213,6 +217,17 @@ def test_heads_that_cannot_be_fitted_anew_leave_the_trained_ones(run: TinyRun) -
     options = ExportOptions(run.out, bundle_of(run), TYPES, None, 3, 1)
     with RichReporter(Console(quiet=True)) as reporter:
         assert export_run(options, reporter).heads == {"flag": "trained", "delta": "trained"}
+
+
+def test_the_last_step_is_opened_in_16_bits_where_that_is_asked_for(run: TinyRun) -> None:
+    with RichReporter(Console(quiet=True)) as reporter:
+        final = open_trained(run.out, reporter, LAST).adapter
+    last, found = load_file(run.out / LAST / WEIGHTS), load_file(final / WEIGHTS)
+    assert last.keys() == found.keys() == load_file(run.out / BEST / WEIGHTS).keys()
+    for name, factor in found.items():
+        assert factor.dtype == torch.float16
+        torch.testing.assert_close(factor.float(), last[name], rtol=1e-3, atol=1e-6)
+    assert read_persona(final) == read_persona(run.out / LAST)
 
 
 def test_a_run_that_never_was_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
