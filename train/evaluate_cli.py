@@ -71,12 +71,14 @@ def _add_bundle(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of the first line; the next has the next")
     add("--threads", type=int, default=os.cpu_count() or 1)
     add("--out", type=Path, metavar="DIR", help="folder for report.json, report.html, samples.md")
+    add("--record", type=Path, metavar="JSON", help="a heads.json to note the figures in")
     parser.set_defaults(run=or_say_why("evaluate bundle", run_bundle))
 
 
 def run_bundle(args: argparse.Namespace) -> None:
     """Print the figures of a bundle, and write the report."""
     from train.evaluate_bundle import EvaluateOptions, evaluate_bundle  # noqa: PLC0415 (slow)
+    from train.record_figures import record_figures  # noqa: PLC0415
     from train.report import print_report, write_report  # noqa: PLC0415
 
     options = EvaluateOptions(
@@ -96,6 +98,8 @@ def run_bundle(args: argparse.Namespace) -> None:
     with RichReporter(Console(stderr=True)) as reporter:
         report = evaluate_bundle(options, reporter)
     print_report(report, Console(width=None if Console().is_terminal else 160))
+    if args.record:
+        record_figures(args.record, report)
     if args.out:
         write_report(args.out, report)
         print(f"wrote {args.out / 'report.html'}, report.json and samples.md")

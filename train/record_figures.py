@@ -1,0 +1,52 @@
+"""Puts an evaluation's headline into the record that a bundle's manifest is made from."""
+
+from pathlib import Path
+
+import msgspec
+
+from heads.bundle import HeadsRecord
+from train.bootstrap import Estimate
+from train.commands import write_whole
+from train.dataset import DatasetError
+from train.report_contents import Report
+
+
+def record_figures(path: Path, report: Report) -> None:
+    """Note `report` under its split's name in a `heads.json`. Raises DatasetError."""
+    try:
+        record = msgspec.json.decode(path.read_bytes(), type=HeadsRecord)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise DatasetError(f"{path}: no record of heads: {error}") from error
+    evaluation = record.evaluation | {report.meta.split: figures_of(report)}
+    record = msgspec.structs.replace(record, evaluation=evaluation)
+    raw = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+    write_whole(path, raw)
+
+
+def figures_of(report: Report) -> dict[str, object]:
+    """The quoted figures: `[value, low, high]` where there is an interval."""
+    found: dict[str, object] = {"date": report.meta.date, "machine": report.meta.machine}
+    for name, evaluation in report.predictors.items():
+        whole = evaluation.figures.whole
+        headline = msgspec.structs.asdict(whole.headline)
+        found[name] = {"num_turns": whole.num_turns} | {
+            figure: _interval(estimate) for figure, estimate in headline.items()
+        }
+    if report.perplexity is not None:
+        whole_perplexity = report.perplexity.whole
+        found["perplexity"] = round(whole_perplexity.tuned.perplexity, 2)
+        if whole_perplexity.untuned is not None:
+            found["perplexity_untuned"] = round(whole_perplexity.untuned.perplexity, 2)
+    if report.voice is not None:
+        voice = report.voice
+        found["voice"] = {
+            name: _interval(getattr(voice, name)) for name in ("npc", "state", "both")
+        }
+    if report.lines is not None:
+        found["lines"] = msgspec.to_builtins(report.lines.figures.whole.generated)
+    return found
+
+
+def _interval(estimate: Estimate) -> list[float | None]:
+    numbers = (estimate.value, estimate.low, estimate.high)
+    return [None if number is None else round(number, 4) for number in numbers]
