@@ -1,6 +1,10 @@
 """`persona bench`: one sub-command a benchmark."""
 
 import argparse
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
 
 from bench import (
     engine,
@@ -60,3 +64,21 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     turns.add_arguments(
         actions.add_parser("turns", help="a growing conversation, turn by turn, beside other ways")
     )
+    for benchmark in actions.choices.values():
+        benchmark.set_defaults(run=_tidy(benchmark.get_default("run")))
+
+
+def _tidy(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """`run`, ended by SIGTERM as by Ctrl-C: no process that it started is left behind."""
+
+    def interrupt(_: int, __: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    def run_tidily(args: argparse.Namespace) -> int:
+        before = signal.signal(signal.SIGTERM, interrupt)
+        try:
+            return run(args)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    return run_tidily
