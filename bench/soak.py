@@ -191,7 +191,8 @@ def _capacity(server: Server, turns: Sequence[TurnLabel], args: argparse.Namespa
     ClosedLoop(4).run(target, players, args.measure / 4)
     start = time.monotonic()
     outcomes = ClosedLoop(4).run(target, players, args.measure)
-    return num_completed(outcomes, start, args.measure) / args.measure * 60
+    seconds: float = args.measure
+    return num_completed(outcomes, start, seconds) / seconds * 60
 
 
 def _soak(

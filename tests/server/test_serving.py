@@ -19,7 +19,7 @@ from tests.server.serving import PATIENCE_S, ask_body, read_events, wait_until
 from tests.server.small_world import DOCUMENTS, write_small_world
 from tests.tiny_bundle import write_tiny_bundle
 
-NEVER_ENDS = {"gen_params": {"max_tokens": 512, "seed": 7, "temperature": 5}}
+NEVER_ENDS: dict[str, Any] = {"gen_params": {"max_tokens": 512, "seed": 7, "temperature": 5}}
 
 
 @dataclass
