@@ -1,6 +1,7 @@
 """Fixtures for all tests: tiny random models, and the real one of the default bundle."""
 
 import argparse
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,16 @@ def build_default() -> Path:
     assert args.run(args) == 0, "persona bundle build failed; it says why on stderr"
     folder = default_bundle_folder() if has_heads else cache_folder() / "models" / "default"
     return folder / MODEL
+
+
+@pytest.fixture(autouse=True)
+def same_logging() -> Iterator[None]:
+    """What a test makes of the root logger is gone after it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from runtime.errors import EngineStopped
 from server import turn_events
 from server.pipeline import Dialogue
 from server.service import Service
+from server.sessions import Sessions
 from tests.server.serving import (
     PATIENCE_S,
     Gate,
@@ -35,7 +36,8 @@ def gate() -> Iterator[Gate]:
 
 
 def gated(service: Service, gate: Gate, **dialogue: Any) -> Service:
-    return altered(service, HookedHeads(service.loaded.heads, gate.wait), **dialogue)
+    heads = HookedHeads(service.loaded.heads, gate.wait)
+    return altered(service, heads, sessions=Sessions(), **dialogue)
 
 
 def test_a_stream_that_waits_says_that_it_is_alive(
