@@ -177,6 +177,7 @@ class _Reloads:
         new = self.link.with_name("next")
         new.symlink_to(self.bundles[self.num % len(self.bundles)])
         new.replace(self.link)
+        server.connection.close()  # the server lets go of one that is idle
         try:
             server.post("/admin/reload", b"")
         except ServerFailed as error:
