@@ -25,12 +25,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bench.players import read_players
 from rag.embedder import Embedder, Vectors
-from runtime.engine import Engine, EngineStats
+from runtime.engine import Engine
 from runtime.llama_backend import LlamaModel
 from runtime.prompt import Special
 from runtime.sampling import SamplingParams
 from runtime.sequence import Done, EngineSequence, Event, FinishReason, Request, State, Token
 from runtime.sequence import Vector as StateVector
+from runtime.stats import EngineStats
 from runtime.text import TextStream
 from server.http import make_app
 from server.service import Service, open_service

@@ -177,7 +177,7 @@ class _Reloads:
         new = self.link.with_name("next")
         new.symlink_to(self.bundles[self.num % len(self.bundles)])
         new.replace(self.link)
-        server.connection.close()  # the server lets go of one that is idle
+        _let_go(server)
         try:
             server.post("/admin/reload", b"")
         except ServerFailed as error:
@@ -232,11 +232,17 @@ def _soak(
             reloading.join()
     soak.seen = [each.result() for each in said]
     soak.memory.append(resident_bytes(server.process.pid))
+    _let_go(server)
     for sample in metrics_of(server):
         if sample.name in _HELD:
             soak.held[_HELD[sample.name]] = sample.value
         elif sample.name == "persona_errors_total" and sample.labels["code"] == INTERNAL.code:
             soak.num_internal = int(sample.value)
+
+
+def _let_go(server: Server) -> None:
+    """The server closes a connection that is idle; the next request opens another."""
+    server.connection.close()
 
 
 def _print(soak: Soak, args: argparse.Namespace) -> None:

@@ -9,12 +9,12 @@ import queue
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from runtime.errors import DecodeError, EngineStopped
 from runtime.llama_backend import Chunk, LlamaContext, Sampler
+from runtime.pace import Pace
 from runtime.plan import CacheStep, Limits, Plan, Restore, Share
 from runtime.prefix_store import PrefixStore
 from runtime.scheduler import Scheduler
@@ -29,29 +29,10 @@ from runtime.sequence import (
     State,
     Token,
 )
+from runtime.stats import EngineStats, stats_of
 from runtime.step_budget import StepBudget
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """What the engine holds at one moment."""
-
-    num_waiting: int
-    num_running: int
-    num_claimed_sequences: int
-    num_free_cells: int
-    num_residents: int
-    """Finished sequences whose cells are kept."""
-    num_resident_cells: int
-    num_preempted: int = 0
-    """How often a sequence gave its cells to an older one."""
-    num_stored_bytes: int = 0
-    """Prefixes on disk."""
-    num_restored: int = 0
-    num_unusable: int = 0
-    """Prefixes read back from disk, and those that could not be used."""
 
 
 class Engine:
@@ -62,7 +43,7 @@ class Engine:
     the context's sequences are kept for what finished requests leave: a prompt that begins like one
     of them is evaluated from where they part. With `prefixes`, which takes one sequence more, the
     prefixes that requests name are kept on disk too. `budget` decides how much of a prompt rides
-    with replies.
+    with replies. `pace` is that of an engine that this one stands in for.
     """
 
     def __init__(
@@ -73,7 +54,9 @@ class Engine:
         max_residents: int = 0,
         prefixes: PrefixStore | None = None,
         budget: StepBudget | None = None,
+        pace: Pace | None = None,
     ) -> None:
+        self.pace = Pace(pace)
         config = context.config
         num_sequences = config.n_seq_max - max_residents - (prefixes is not None)
         assert num_sequences > 0, "some of the context's sequences must run"
@@ -135,25 +118,14 @@ class Engine:
     def stats(self) -> EngineStats:
         """Counts at this moment."""
         with self._changed:
-            scheduler = self._scheduler
-            return EngineStats(
-                len(scheduler.waiting),
-                len(scheduler.running),
-                scheduler.num_claimed,
-                scheduler.num_free_cells,
-                scheduler.num_residents,
-                scheduler.num_resident_cells,
-                scheduler.num_preempted,
-                self._prefixes.num_bytes if self._prefixes else 0,
-                self._prefixes.num_restored if self._prefixes else 0,
-                self._prefixes.num_unusable if self._prefixes else 0,
-            )
+            return stats_of(self._scheduler, self._prefixes)
 
     def submit(self, request: Request, emit: Callable[[Event], None]) -> EngineSequence:
         """Queue a request. `emit` gets its events on the engine's thread, Done or Failed last.
 
         Raises ValueError for an empty prompt, a prefix that is not a part of it, or a token that
-        the vocabulary does not have, and Overloaded, PromptTooLong or EngineStopped.
+        the vocabulary does not have, PromptTooLong, EngineStopped, and Overloaded where too many
+        wait, or so many that it would not be finished by its deadline.
         """
         if not request.prompt:
             raise ValueError("the prompt is empty; it needs at least one token")
@@ -167,7 +139,11 @@ class Engine:
         with self._changed:
             if self._is_stopping:
                 raise EngineStopped("the engine has been stopped")
-            self._scheduler.add(sequence)
+            scheduler = self._scheduler
+            num_sequences = scheduler.limits.sequences
+            num_ahead = len(scheduler.waiting) + len(scheduler.running) + 1 - num_sequences
+            self.pace.check_deadline(sequence, num_ahead, num_sequences, time.monotonic())
+            scheduler.add(sequence)
             self._changed.notify()
         return sequence
 
@@ -261,10 +237,11 @@ class Engine:
 
     def _schedule(self) -> Plan:
         now = time.monotonic()
+        is_full = len(self._scheduler.running) == self._scheduler.limits.sequences
         for sequence in self._open_sequences():
             if sequence.is_cancelled:
                 self._finish(sequence, FinishReason.CANCELLED)
-            elif sequence.is_late(now):
+            elif sequence.is_late(now) or (is_full and self.pace.is_hopeless(sequence, now)):
                 self._finish(sequence, FinishReason.DEADLINE)
         admissions = self._scheduler.admit()
         while True:
@@ -278,7 +255,7 @@ class Engine:
             if sequence.sampler is None:
                 sequence.sampler = Sampler(sequence.request.sampling, self._model.n_vocab)
         with self._changed:
-            plan = self._scheduler.plan(self._budget.num_tokens)
+            plan = self._scheduler.plan(self._budget.num_tokens, self._budget.num_alone)
         self._arrange(plan.steps)
         return plan
 
@@ -337,6 +314,8 @@ class Engine:
 
     def _finish(self, sequence: EngineSequence, reason: FinishReason) -> None:
         sequence.watch.mark("total")
+        if reason is not FinishReason.CANCELLED:
+            self.pace.observe(sequence)
         self._release(sequence, is_kept=True)
         if text := sequence.text.finish():
             self._emit(sequence, Token(text))

@@ -20,7 +20,7 @@ class DecodeError(RuntimeFault):
 
 
 class Overloaded(RuntimeFault):
-    """The waiting queue is full; the request was not taken."""
+    """Too many requests wait, or too many for its deadline; the request was not taken."""
 
 
 class PromptTooLong(RuntimeFault):

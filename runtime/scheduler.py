@@ -136,10 +136,10 @@ class Scheduler:
             needless.append(self._evict())
         return [self._free(other) for other in needless]
 
-    def plan(self, prompt_tokens: int | None = None) -> Plan:
+    def plan(self, num_alongside: int | None = None, num_alone: int | None = None) -> Plan:
         """The next batch: replies first, then either due `<STATE>` tokens or prompt chunks.
 
-        Chunks have at most `prompt_tokens` tokens where replies go on meanwhile.
+        Chunks have at most `num_alongside` tokens where replies go on meanwhile, else `num_alone`.
         """
         steps = self._make_room()
         slices = [Slice(s, 1, is_output=True) for s in self.running if s.is_replying]
@@ -147,8 +147,9 @@ class Scheduler:
         if states:
             return Plan(slices + states, embeddings=True, steps=steps)
         budget = self.limits.batch_tokens - len(slices)
-        if slices and prompt_tokens is not None:
-            budget = min(budget, prompt_tokens)
+        most = num_alongside if slices else num_alone
+        if most is not None:
+            budget = min(budget, most)
         for sequence in self.running:
             if sequence.is_replying or budget <= 0:
                 continue

@@ -13,6 +13,7 @@ from runtime.context_config import MAX_SEQUENCES
 from runtime.encoder import PromptEncoder
 from runtime.engine import Engine
 from runtime.llama_backend import LlamaContext, LlamaModel, llama_version
+from runtime.pace import Pace
 from runtime.prefix_store import PrefixStore
 from server.settings import Settings
 from server.tuned import in_force
@@ -67,8 +68,8 @@ class Loaded:
             threading.Thread(target=self.parts.close, name="closing a bundle").start()
 
 
-def open_loaded(settings: Settings, bundle: Bundle) -> Loaded:
-    """The parts of a bundle, the engine on its thread and warm.
+def open_loaded(settings: Settings, bundle: Bundle, old: Loaded | None = None) -> Loaded:
+    """The parts of a bundle, the engine on its thread and warm, in the place of an `old` one.
 
     Raises BundleError or ModelError, with everything closed again.
     """
@@ -77,12 +78,15 @@ def open_loaded(settings: Settings, bundle: Bundle) -> Loaded:
     with ExitStack() as stack:
         model = stack.enter_context(closing(LlamaModel(bundle.model)))
         encoder = open_encoder(bundle, model)
-        engine = stack.enter_context(open_engine(settings, bundle, model))
+        pace = old.engine.pace if old else None
+        engine = stack.enter_context(open_engine(settings, bundle, model, pace))
         return Loaded(bundle, heads, encoder, engine, stack.pop_all())
 
 
 @contextmanager
-def open_engine(settings: Settings, bundle: Bundle, model: LlamaModel) -> Iterator[Engine]:
+def open_engine(
+    settings: Settings, bundle: Bundle, model: LlamaModel, pace: Pace | None = None
+) -> Iterator[Engine]:
     """The engine on its thread, with what it keeps in the KV cache and on disk.
 
     Raises ModelError.
@@ -116,5 +120,6 @@ def open_engine(settings: Settings, bundle: Bundle, model: LlamaModel) -> Iterat
                 max_waiting=settings.max_waiting,
                 max_residents=config.n_seq_max - num_running - has_prefixes,
                 prefixes=prefixes,
+                pace=pace,
             )
         )

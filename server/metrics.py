@@ -14,7 +14,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from runtime.engine import EngineStats
+from runtime.stats import EngineStats
 from server.schemas import Answer
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the text

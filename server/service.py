@@ -80,7 +80,7 @@ class Service:
         warn_of_names(sources, bundle)
         retriever = open_retriever(settings, world, self.embedder)
         if bundle.id != loaded.bundle.id:
-            loaded = open_loaded(settings, bundle)
+            loaded = open_loaded(settings, bundle, loaded)
         dialogue = replace(
             self.dialogue,
             engine=loaded.engine,

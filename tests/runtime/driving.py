@@ -83,6 +83,7 @@ class WholeBatches(StepBudget):
     the machine."""
 
     num_tokens = 10_000
+    num_alone = None
 
 
 @contextmanager

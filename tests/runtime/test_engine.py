@@ -1,5 +1,6 @@
 """Requests come, wait, end early and leave: nothing of them stays behind."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from runtime.errors import Overloaded, PromptTooLong
 from runtime.llama_backend import LlamaModel, Vector
 from runtime.sequence import (
+    EngineSequence,
     FinishReason,
     Request,
 )
@@ -167,3 +169,25 @@ def test_the_cache_can_be_filled_to_the_last_cell(qwen: LlamaModel) -> None:
         clients = bench.finish(*full)
         assert [len(client.done.tokens) for client in clients] == [28] * 8
         assert bench.is_empty
+
+
+def test_one_that_would_miss_its_deadline_behind_others_is_refused_at_once(
+    qwen: LlamaModel,
+) -> None:
+    with by_hand(qwen, replace(SMALL, n_seq_max=1)) as bench:
+        bench.finish(Request(PROMPT, greedy(9)))
+        bench.start(Request(PROMPT, LONG))
+        with pytest.raises(Overloaded, match="1 of those before it must end first"):
+            bench.submit(Request(PROMPT, LONG, deadline=time.monotonic()))
+
+
+def test_one_that_waits_in_vain_is_answered_before_its_deadline(qwen: LlamaModel) -> None:
+    with by_hand(qwen, replace(SMALL, n_seq_max=1)) as bench:
+        bench.start(Request(PROMPT, LONG))
+        client = bench.submit(Request(PROMPT, LONG, deadline=time.monotonic() + 3_600))
+        slow = EngineSequence(client.request, client.events.append)
+        start = slow.watch.submitted
+        slow.watch.marks = {"queue": start, "first_token": start + 7_200, "total": start + 7_300}
+        bench.engine.pace.observe(slow)
+        bench.engine.step()
+        assert client.done.finish_reason is FinishReason.DEADLINE

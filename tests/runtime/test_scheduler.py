@@ -189,6 +189,7 @@ def test_prompts_have_no_more_than_their_share_of_a_batch_with_replies() -> None
     admit(scheduler, newcomer)
     assert counts(scheduler.plan(3)) == [(talker, 1, True), (newcomer, 3, False)]
     scheduler.remove(talker)
+    assert counts(scheduler.plan(3, 7)) == [(newcomer, 7, False)], "of a step of its own another"
     assert counts(scheduler.plan(3)) == [(newcomer, 16, False)], "nobody has to wait"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from runtime.step_budget import LEAST, STRETCH, StepBudget
+from runtime.step_budget import LEAST, LEAST_ALONE, LONGEST_S, STRETCH, StepBudget
 
 
 def play(budget: StepBudget, quiet: float, per_token: float, num_steps: int = 40) -> list[float]:
@@ -44,3 +44,39 @@ def test_it_learns_that_the_machine_has_become_slow() -> None:
 
 def test_before_it_has_measured_anything_it_is_careful() -> None:
     assert 0 < StepBudget().num_tokens <= 32
+
+
+def play_alone(budget: StepBudget, per_token: float, num_steps: int = 20) -> float:
+    """Steps of a prompt that never ends; the last one's seconds."""
+    seconds = 0.0
+    for _ in range(num_steps):
+        count = budget.num_alone or 512
+        seconds = count * per_token
+        budget.observe(0, count, seconds)
+    return seconds
+
+
+@pytest.mark.parametrize("per_token", [0.0011, 0.003, 0.02])
+def test_a_step_of_prompts_is_short_enough_to_end_it_in_time(per_token: float) -> None:
+    assert LONGEST_S / 2 <= play_alone(StepBudget(), per_token) <= LONGEST_S
+
+
+def test_on_a_very_slow_machine_a_step_still_has_tokens_enough() -> None:
+    budget = StepBudget()
+    play_alone(budget, per_token=1.0)
+    assert budget.num_alone == LEAST_ALONE
+
+
+def test_a_machine_that_wavers_a_little_keeps_its_batches() -> None:
+    budget = StepBudget()
+    sizes = set()
+    for per_token in [0.0014, 0.0016, 0.0015, 0.0013] * 5:
+        play_alone(budget, per_token, num_steps=1)
+        sizes.add(budget.num_alone)
+    assert sizes == {256}
+
+
+def test_a_prompt_of_a_few_words_says_nothing_about_long_ones() -> None:
+    budget = StepBudget()
+    budget.observe(0, LEAST_ALONE - 1, 5.0)
+    assert budget.num_alone is None

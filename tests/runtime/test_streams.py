@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from runtime.engine import Engine, EngineStats
+from runtime.engine import Engine
 from runtime.errors import EngineStopped, Overloaded
 from runtime.llama_backend import LlamaModel
 from runtime.sequence import Done, Event, FinishReason, Request, State, Token
+from runtime.stats import EngineStats
 from tests.runtime.conversation import prompts, request
 from tests.runtime.driving import SMALL, greedy, make_encoder, running
 from tests.runtime.scripted import script_samplers

@@ -1,0 +1,42 @@
+"""What the engine holds at one moment: for metrics, and for tests that nothing is left over."""
+
+from dataclasses import dataclass
+
+from runtime.prefix_store import PrefixStore
+from runtime.scheduler import Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What the engine holds at one moment."""
+
+    num_waiting: int
+    num_running: int
+    num_claimed_sequences: int
+    num_free_cells: int
+    num_residents: int
+    """Finished sequences whose cells are kept."""
+    num_resident_cells: int
+    num_preempted: int = 0
+    """How often a sequence gave its cells to an older one."""
+    num_stored_bytes: int = 0
+    """Prefixes on disk."""
+    num_restored: int = 0
+    num_unusable: int = 0
+    """Prefixes read back from disk, and those that could not be used."""
+
+
+def stats_of(scheduler: Scheduler, prefixes: PrefixStore | None) -> EngineStats:
+    """Counts at this moment; the caller sees to it that they hold still."""
+    return EngineStats(
+        len(scheduler.waiting),
+        len(scheduler.running),
+        scheduler.num_claimed,
+        scheduler.num_free_cells,
+        scheduler.num_residents,
+        scheduler.num_resident_cells,
+        scheduler.num_preempted,
+        prefixes.num_bytes if prefixes else 0,
+        prefixes.num_restored if prefixes else 0,
+        prefixes.num_unusable if prefixes else 0,
+    )

@@ -1,0 +1,78 @@
+"""Whether one more request can make its deadline, by how long others took."""
+
+import pytest
+
+from runtime.errors import Overloaded
+from runtime.pace import Pace
+from runtime.sequence import EngineSequence, Request
+
+NOW = 1_000.0
+
+
+def waiting(deadline: float | None) -> EngineSequence:
+    return EngineSequence(Request([1, 2], deadline=deadline), lambda _: None)
+
+
+def ended(*, queue: float = 5.0, state: float | None = None, **marks: float) -> EngineSequence:
+    """Seconds since it was submitted."""
+    sequence = waiting(None)
+    spans = {"queue": queue, **({} if state is None else {"state": state}), **marks}
+    sequence.watch.marks = {k: sequence.watch.submitted + s for k, s in spans.items()}
+    return sequence
+
+
+@pytest.fixture
+def pace() -> Pace:
+    """Requests take a second to the state and four in all, whatever they had to wait."""
+    pace = Pace()
+    for queue in (0.0, 7.0):
+        pace.observe(ended(queue=queue, state=queue + 1, first_token=queue + 2, total=queue + 4))
+    return pace
+
+
+def test_one_whose_turn_comes_too_late_is_refused_with_both_times(pace: Pace) -> None:
+    with pytest.raises(
+        Overloaded, match=r"3 of those before it.*about 10\.0 s.*deadline is in 9\.0 s"
+    ):
+        pace.check_deadline(waiting(NOW + 9), 3, 2, NOW)
+
+
+def test_one_that_will_be_finished_in_time_is_taken(pace: Pace) -> None:
+    pace.check_deadline(waiting(NOW + 10.5), 3, 2, NOW)
+
+
+def test_one_that_can_begin_at_once_is_always_taken(pace: Pace) -> None:
+    pace.check_deadline(waiting(NOW + 0.001), 0, 2, NOW)
+
+
+def test_one_without_a_deadline_is_always_taken(pace: Pace) -> None:
+    pace.check_deadline(waiting(None), 1_000, 1, NOW)
+
+
+def test_nothing_is_foretold_before_anything_has_ended() -> None:
+    pace = Pace()
+    pace.check_deadline(waiting(NOW + 0.001), 1_000, 1, NOW)
+    assert not pace.is_hopeless(waiting(NOW + 0.001), NOW)
+
+
+def test_one_that_waits_is_hopeless_once_its_state_would_come_too_late(pace: Pace) -> None:
+    assert pace.is_hopeless(waiting(NOW + 0.9), NOW)
+    assert not pace.is_hopeless(waiting(NOW + 1.1), NOW)
+
+
+def test_one_that_was_preempted_is_not_given_up(pace: Pace) -> None:
+    sequence = waiting(NOW + 0.9)
+    sequence.num_preempted = 1
+    assert not pace.is_hopeless(sequence, NOW)
+
+
+def test_one_that_was_cut_before_it_told_anything_teaches_nothing() -> None:
+    pace = Pace()
+    pace.observe(ended(total=6.0))
+    pace.check_deadline(waiting(NOW + 0.001), 1_000, 1, NOW)
+
+
+def test_the_newest_count_most_and_the_first_in_full(pace: Pace) -> None:
+    for _ in range(60):
+        pace.observe(ended(state=5.1, total=5.4))
+    pace.check_deadline(waiting(NOW + 1.1), 1, 1, NOW)
