@@ -13,6 +13,9 @@ class Pace:
     Begins with what `like`, of an engine that this one stands in for, has learnt.
     """
 
+    _to_state: float | None
+    _to_end: float | None
+
     def __init__(self, like: "Pace | None" = None) -> None:
         self._to_state = like._to_state if like else None
         self._to_end = like._to_end if like else None
