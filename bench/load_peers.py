@@ -85,7 +85,12 @@ class PeerTarget:
         waited = total - reply.total_ms / 1e3  # for others, and for the prompt to be written
         tokens = [*prompt.tokens, *decision, *reply.tokens, *self._encoder.encode([End()])]
         conversation.written = Written(
-            ref(self._world), prompt.transcript, array("i", tokens), [], prompt.prefixes
+            ref(self._world),
+            turn.persona,
+            prompt.transcript,
+            array("i", tokens),
+            [],
+            prompt.prefixes,
         )
         return Outcome(
             Kind.MAIN,

@@ -5,6 +5,9 @@ word table is int8 with a scale for each row. The weights of matrices are 7 bits
 `vpmaddubsw` of CPUs without VNNI from saturating: the same file gives the same vectors everywhere.
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +29,30 @@ def write_graph(weights: EncoderWeights, path: Path, *, is_quantised: bool = Tru
     if not is_quantised:
         onnx.save(model, path)
         return
-    quantize_dynamic(
-        model,
-        path,
-        op_types_to_quantize=["MatMul"],
-        per_channel=True,
-        reduce_range=True,
-        weight_type=QuantType.QInt8,
-    )
+    with _without_advice():
+        quantize_dynamic(
+            model,
+            path,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
+        )
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keeps back onnxruntime's advice, told to the root logger, to prepare the graph: it is."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Please consider to run pre-processing")
+
+    root = logging.getLogger()
+    root.addFilter(is_other)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_other)
 
 
 class _Graph:

@@ -43,7 +43,7 @@ class Engine:
     the context's sequences are kept for what finished requests leave: a prompt that begins like one
     of them is evaluated from where they part. With `prefixes`, which takes one sequence more, the
     prefixes that requests name are kept on disk too. `budget` decides how much of a prompt rides
-    with replies. `pace` is that of an engine that this one stands in for.
+    with replies.
     """
 
     def __init__(
@@ -54,9 +54,8 @@ class Engine:
         max_residents: int = 0,
         prefixes: PrefixStore | None = None,
         budget: StepBudget | None = None,
-        pace: Pace | None = None,
     ) -> None:
-        self.pace = Pace(pace)
+        self.pace = Pace()
         config = context.config
         num_sequences = config.n_seq_max - max_residents - (prefixes is not None)
         assert num_sequences > 0, "some of the context's sequences must run"

@@ -1,5 +1,7 @@
-"""How much of a prompt goes into one step: so much that those who speak hardly notice, and never so
-much that a deadline or a cancelled request has to wait for long."""
+"""How much of a prompt goes into one step.
+
+So much that those who speak hardly notice, and never so much that a deadline waits for it.
+"""
 
 SHARE = 0.3
 """Weight of the newest step in the running means."""

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Sourced by the other scripts: a virtual environment in .venv with the extras that are asked for.
 #
-# The first time llama.cpp is compiled for this CPU (5 to 10 minutes on 2 cores; pip keeps the
-# result). Later calls find the stamp and return at once.
+# The first time llama.cpp is compiled for this CPU, about 6 minutes on 2 cores, unless pip finds a
+# wheel of it (it keeps what it made). Later calls find the stamp and return at once.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -56,8 +56,8 @@ install_extras() {
     wanted=$(cat pyproject.toml scripts/env.sh | sha256sum)
     if ! has_extras "$extras"; then
         command -v c++ >/dev/null || die "no C++ compiler; install g++ (apt-get install g++)"
-        echo "==> installing [$extras] into .venv; the first time this compiles llama.cpp"
-        echo "    for this CPU, 5 to 10 minutes on 2 cores (log: .venv/install.log)"
+        echo "==> installing [$extras] into .venv (log: .venv/install.log): about 6 minutes on 2 cores"
+        echo "    if llama.cpp has to be compiled for this CPU, half a minute if pip finds a wheel of it"
         CMAKE_ARGS="${CMAKE_ARGS:-} $LEAN_FLAGS" run_with_signs_of_life \
             "installing" .venv/install.log .venv/bin/python -m pip install \
             --disable-pip-version-check -e ".[$extras]"

@@ -11,10 +11,12 @@ from rich.table import Table
 from server import doctor
 from server.explain_view import explanation_view
 from server.logs import set_up_logging
+from server.reading import decode, notices_of
 from server.schemas import Answer, AskRequest, TokenEvent
 from server.service import Service, open_service
 from server.serving import serve
 from server.settings import read_settings
+from server.turn import AskedTurn
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -60,23 +62,26 @@ def run_ask(args: argparse.Namespace) -> int:
             "gen_params": {"temperature": args.temperature, "seed": args.seed},
             "explain": args.explain,
         }
-        request = msgspec.convert(fields, AskRequest)
-    except msgspec.MsgspecError as error:
-        print(f"persona ask: {error}", file=sys.stderr)
+    except msgspec.DecodeError as error:
+        print(f"persona ask: --context: {error}", file=sys.stderr)
         return 1
+    body = msgspec.json.encode(fields)
+    request = decode(body, AskRequest)
     with open_service(read_settings()) as service:
-        answer = asyncio.run(_ask(service, request, is_quiet=args.json))
+        turn = service.dialogue.read(request, notices_of(body))
+        answer = asyncio.run(_ask(service, request, turn, is_quiet=args.json))
     if args.json:
         print(msgspec.json.format(msgspec.json.encode(answer)).decode())
     elif answer.meta.explain:
         Console().print(explanation_view(answer, answer.meta.explain))
     else:
         Console().print(_table(answer))
+        for notice in answer.meta.notices or []:
+            print(notice)
     return 0
 
 
-async def _ask(service: Service, request: AskRequest, *, is_quiet: bool) -> Answer:
-    turn = service.dialogue.read(request)
+async def _ask(service: Service, request: AskRequest, turn: AskedTurn, *, is_quiet: bool) -> Answer:
     async for event in service.dialogue.answer(request, turn):
         if isinstance(event, TokenEvent) and not is_quiet:
             print(event.text, end="", flush=True)

@@ -56,11 +56,14 @@ class Draining(RequestError):
 
 
 class InvalidField(RequestError):
-    """A field has a wrong type or value; `path` is a JSON path like `$.context.npc_state.trust`."""
+    """A field has a wrong type or value; `path` is a JSON path like `$.context.npc_state.trust`.
+
+    `what` is said of it: `is empty`.
+    """
 
     def __init__(self, path: str, what: str) -> None:
         self.path = path
-        super().__init__(what)
+        super().__init__(f"{path} {what}")
 
 
 @dataclass(frozen=True, slots=True)

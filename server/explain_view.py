@@ -21,7 +21,7 @@ def explanation_view(answer: Answer, explanation: Explanation) -> Group:
 
 
 def _sections(answer: Answer, explanation: Explanation) -> Iterator[RenderableType]:
-    yield Panel(_scene(explanation), title="1  where", title_align="left")
+    yield Panel(_scene(answer, explanation), title="1  where", title_align="left")
     yield Panel(_gate(explanation.gate), title="2  the gate", title_align="left")
     yield Panel(_notes(explanation), title="3  what comes to mind", title_align="left")
     yield Panel(_prompt(explanation), title="4  the prompt", title_align="left")
@@ -29,12 +29,14 @@ def _sections(answer: Answer, explanation: Explanation) -> Iterator[RenderableTy
     yield Panel(_line(answer, explanation), title="6  the line", title_align="left")
 
 
-def _scene(explanation: Explanation) -> Tree:
+def _scene(answer: Answer, explanation: Explanation) -> Tree:
     scene = explanation.scene
     known = "" if scene.is_stage_known else " [yellow](no stage of this NPC)[/yellow]"
     tree = Tree(f"{scene.npc_id} · {scene.quest_stage}{known} · {scene.location} · {scene.lang}")
     for kind, name in scene.documents.items():
         tree.add(f"{kind}: {name or '[dim]none applies[/dim]'}")
+    for notice in answer.meta.notices or []:
+        tree.add(Text(notice, style="yellow"))
     return tree
 
 

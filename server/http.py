@@ -40,7 +40,15 @@ from server.metrics import MEDIA_TYPE
 from server.npcs import npc_entries
 from server.openapi import document
 from server.predict import predict
-from server.reading import DEADLINE_MS, SESSION_ID, check_id, decode, read_body, with_headers
+from server.reading import (
+    DEADLINE_MS,
+    SESSION_ID,
+    check_id,
+    decode,
+    notices_of,
+    read_body,
+    with_headers,
+)
 from server.schemas import Answer, AskRequest, PredictRequest
 from server.service import Service
 from server.settings import SettingsError
@@ -124,7 +132,9 @@ async def ask(request: Request) -> Response:
     body = await read_body(request)
     asked = with_headers(decode(body, AskRequest), request)
     is_streamed = asked.stream or EVENT_STREAM in request.headers.get("accept", "")
-    begin = partial(_begin, service, asked, owner, is_streamed=is_streamed)
+    begin = partial(
+        _begin, service, asked, owner, notices=notices_of(body), is_streamed=is_streamed
+    )
     events: Events
     is_replay = False
     if (key := request.headers.get(IDEMPOTENCY_KEY)) is None:
@@ -146,10 +156,12 @@ async def ask(request: Request) -> Response:
     return response
 
 
-def _begin(service: Service, asked: AskRequest, owner: str, *, is_streamed: bool) -> Events:
+def _begin(
+    service: Service, asked: AskRequest, owner: str, *, notices: list[str], is_streamed: bool
+) -> Events:
     """The turn that is asked for. Raises RequestError, nothing begun."""
     dialogue = service.dialogue
-    turn = dialogue.read(asked)
+    turn = dialogue.read(asked, notices)
     if service.key_rate is not None:
         service.key_rate.take(owner)
     if service.player_rate is not None:

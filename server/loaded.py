@@ -78,15 +78,14 @@ def open_loaded(settings: Settings, bundle: Bundle, old: Loaded | None = None) -
     with ExitStack() as stack:
         model = stack.enter_context(closing(LlamaModel(bundle.model)))
         encoder = open_encoder(bundle, model)
-        pace = old.engine.pace if old else None
-        engine = stack.enter_context(open_engine(settings, bundle, model, pace))
+        engine = stack.enter_context(open_engine(settings, bundle, model))
+        if old:
+            engine.pace = Pace(old.engine.pace)
         return Loaded(bundle, heads, encoder, engine, stack.pop_all())
 
 
 @contextmanager
-def open_engine(
-    settings: Settings, bundle: Bundle, model: LlamaModel, pace: Pace | None = None
-) -> Iterator[Engine]:
+def open_engine(settings: Settings, bundle: Bundle, model: LlamaModel) -> Iterator[Engine]:
     """The engine on its thread, with what it keeps in the KV cache and on disk.
 
     Raises ModelError.
@@ -120,6 +119,5 @@ def open_engine(
                 max_waiting=settings.max_waiting,
                 max_residents=config.n_seq_max - num_running - has_prefixes,
                 prefixes=prefixes,
-                pace=pace,
             )
         )

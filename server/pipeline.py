@@ -86,9 +86,12 @@ class Dialogue:
     def __post_init__(self) -> None:
         object.__setattr__(self, "triggers", TriggerMatcher(self.world, self.retriever))
 
-    def read(self, ask: AskRequest) -> AskedTurn:
-        """Check a request before anything is sent. Raises RequestError."""
-        return read_turn(ask, self.world)
+    def read(self, ask: AskRequest, notices: Sequence[str] = ()) -> AskedTurn:
+        """Check a request before anything is sent. Raises RequestError.
+
+        `notices` say what of its body has no effect.
+        """
+        return read_turn(ask, self.world, notices)
 
     async def answer(
         self, ask: AskRequest, turn: AskedTurn, *, owner: str = "", is_streamed: bool = True
@@ -233,7 +236,7 @@ class Dialogue:
         """The turn appended to its conversation's transcript, or that written anew."""
         turn, conversation = progress.turn, progress.conversation
         written, past = conversation.written, conversation.turns
-        if written and written.is_of(self.world):
+        if written and written.is_of(self.world, turn.persona):
             prompt = append_turn(written, turn, self.world, self.encoder, notes)
             if len(prompt.tokens) <= self.prompt_tokens:
                 return prompt
@@ -348,6 +351,7 @@ class Dialogue:
             npc_action=shown.npc_action or UNSET,
             npc_emotion=shown.npc_emotion or UNSET,
             line_refused=[refusal.reason for refusal in progress.refusals] or UNSET,
+            notices=turn.notices or UNSET,
             explain=explain(progress, self.world, self.triggers, self.encoder)
             if ask.explain
             else UNSET,

@@ -5,11 +5,12 @@ from typing import TypeVar
 import msgspec
 from starlette.requests import Request
 
-from rag.schema_errors import locate
 from server.errors import BodyTooLarge, InvalidField, MalformedBody
+from server.field_errors import located
+from server.field_names import ignored_fields
 from server.schemas import AskRequest, Id
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
 SESSION_ID = "X-Session-ID"
 DEADLINE_MS = "X-Deadline-Ms"
@@ -31,8 +32,16 @@ def decode(body: bytes, schema: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=schema)
     except msgspec.ValidationError as error:
-        raise InvalidField(*locate(error)) from error
+        raise InvalidField(*located(error, body, schema)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedBody(str(error)) from error
+
+
+def notices_of(body: bytes) -> list[str]:
+    """What of a decoded AskRequest's body has no effect. Raises MalformedBody."""
+    try:
+        return ignored_fields(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedBody(str(error)) from error
 
 

@@ -60,8 +60,10 @@ def _written(
         tokens = [*prompt.tokens, *progress.decision_tokens, *encoder.encode(ending)]
         segments = [*prompt.segments, *progress.decided, *ending]
         ids = array("i", tokens)
-        return Written(ref(world), prompt.transcript, ids, segments, prompt.prefixes)
-    if written is None or not written.is_of(world):
+        return Written(
+            ref(world), progress.turn.persona, prompt.transcript, ids, segments, prompt.prefixes
+        )
+    if written is None or not written.is_of(world, progress.turn.persona):
         return None
     told = written.transcript.past_turn(said.player, said.npc)
     longer = written.tokens + array("i", encoder.encode(told))

@@ -1,6 +1,6 @@
 """What goes over the wire: requests and answers, as msgspec schemas."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
@@ -17,6 +17,8 @@ MAX_TEXT = 2_000
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 Name = Annotated[str, msgspec.Meta(max_length=200)]
+ConfigText: TypeAlias = Text | Annotated[dict[Lang, Text], msgspec.Meta(min_length=1)]
+"""In one language, or in several."""
 TextSource: TypeAlias = Literal["model", "regenerated", "authored"]
 
 
@@ -44,6 +46,25 @@ class NpcState(msgspec.Struct, frozen=True, kw_only=True):
     """One word, such as `calm` or `hostile`."""
 
 
+class NpcConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Who the NPC is, as the game has it. Further keys are allowed and ignored.
+
+    It fills what the world's persona leaves empty; all of it counts for an NPC that the world marks
+    as open (`is_open`). A conversation whose next turn says something else is written anew.
+    """
+
+    name: ConfigText | None = None
+    """What the NPC is called."""
+    persona: ConfigText | None = None
+    """Who the NPC is."""
+    style: ConfigText | None = None
+    """How the NPC speaks."""
+    lore: ConfigText | None = None
+    """What the NPC knows."""
+    initial_state: NpcState | None = None
+    """What `npc_state` does not say."""
+
+
 class HistoryTurn(msgspec.Struct, frozen=True):
     """One past exchange."""
 
@@ -64,8 +85,8 @@ class AskContext(msgspec.Struct, frozen=True, kw_only=True):
     """`quest_stage`, `location` and whatever else the world's conditions ask for."""
     npc_state: NpcState = NpcState()
     """How the NPC feels now."""
-    npc_config: dict[str, Any] = {}
-    """Accepted; has no effect yet."""
+    npc_config: NpcConfig = NpcConfig()
+    """Who the NPC is, where the world leaves that to the game."""
     dialogue_history: list[HistoryTurn] | None = None
     """As the field of the same name in the request, which comes first."""
 
@@ -239,6 +260,9 @@ class AnswerMeta(msgspec.Struct, frozen=True, kw_only=True):
     """What the NPC feels in a fallback."""
     line_refused: list[str] | msgspec.UnsetType = msgspec.UNSET
     """Why sentences of the model did not leave, in order."""
+    notices: list[str] | msgspec.UnsetType = msgspec.UNSET
+    """What of the request had no effect, a sentence each: a stage or place that the world does not
+    have, the first unknown fields of the context."""
     explain: Explanation | msgspec.UnsetType = msgspec.UNSET
     """Only if asked for."""
 

@@ -2,18 +2,22 @@
 
 import asyncio
 import logging
+import shlex
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
+import msgspec
 import uvicorn
 
 from heads.bundle import BundleError
 from rag.loader import WorldError
 from runtime.errors import RuntimeFault
+from runtime.host import use_one_arena
 from server.http import make_app
+from server.ports import address_of, check_port
 from server.service import Service, open_service
 from server.settings import Settings, SettingsError
 
@@ -41,6 +45,8 @@ class SignalledServer(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         await super().startup(sockets)
+        if self.started:
+            _tell_ready(self._service, address_of(self))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """See uvicorn.Server."""
@@ -53,6 +59,18 @@ class SignalledServer(uvicorn.Server):
 
     def _on_hangup(self) -> None:
         self._reload = asyncio.create_task(_reload(self._service))
+
+
+def _tell_ready(service: Service, url: str) -> None:
+    """Where to look and, to people, what to type."""
+    logger.info("ready: %s/ (playground), %s/docs (API)", url, url)
+    npc = next(iter(service.world.npcs.values()), None)
+    if npc is None or service.settings.log_format == "json":
+        return
+    text = {"ko": "안녕하세요", "en": "Hello"}[npc.lang]
+    body = msgspec.json.encode({"text": text, "npc_id": npc.npc_id, "player_id": "p1"}).decode()
+    key = "-H 'Authorization: Bearer KEY' " if service.keys.hashes else ""
+    logger.info("try: curl %s/ask %s-d %s", url, key, shlex.quote(body))
 
 
 async def _reload(service: Service) -> None:
@@ -69,8 +87,11 @@ async def _reload(service: Service) -> None:
 def serve(settings: Settings) -> bool:
     """Serve until SIGTERM or Ctrl-C; whether it came to that.
 
-    Raises what `open_service` raises: told by uvicorn, a sentence would come with a traceback.
+    Raises what `check_port` and `open_service` raise: told by uvicorn, a sentence would come with a
+    traceback.
     """
+    check_port(settings.host, settings.port)
+    use_one_arena()
     with ExitStack() as stack:
         loading = open_service(settings, lambda part: logger.info("loading %s", part))
         service = stack.enter_context(loading)

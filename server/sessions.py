@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 from weakref import ReferenceType
 
-from rag.documents import Lang
+from rag.documents import Lang, NpcPersona
 from rag.world import World
 from runtime.errors import Overloaded
 from runtime.prompt import Segment, Transcript
@@ -39,15 +39,16 @@ class Written:
 
     world: ReferenceType[World]
     """Weak: the world before a reload is let go of, however many conversations were in it."""
+    persona: NpcPersona
     transcript: Transcript
     tokens: "array[int]"
     segments: list[Segment]
     prefixes: tuple[int, ...]
     """As in BuiltPrompt."""
 
-    def is_of(self, world: World) -> bool:
-        """Whether it was written for `world`, which may have been replaced since."""
-        return self.world() is world
+    def is_of(self, world: World, persona: NpcPersona) -> bool:
+        """Whether it was written for these; either may have been replaced since."""
+        return self.world() is world and self.persona == persona
 
 
 @dataclass(slots=True)

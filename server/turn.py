@@ -1,7 +1,8 @@
 """One request, read against the world: who is asked, where, and in which state."""
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from rag.conditions import UNKNOWN_REPUTATION, Facts
 from rag.documents import ANY, Lang, NpcPersona, Scalar
@@ -10,8 +11,12 @@ from rag.scopes import Scene
 from rag.world import World
 from runtime.prompt import StateValue
 from server.errors import UnknownNpc
+from server.npc_config import configured
 from server.preprocess import clean_text, utterance_of
 from server.schemas import AskRequest, HistoryTurn
+
+_MAX_TOLD = 64
+"""Characters of an unknown name that are told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,8 @@ class AskedTurn:
     state: dict[str, StateValue]
     facts: Facts
     history: list[HistoryTurn]
+    notices: list[str] = field(default_factory=list)
+    """What of the request has no effect."""
 
     @property
     def scene(self) -> Scene:
@@ -37,8 +44,8 @@ class AskedTurn:
         return self.facts.utterance
 
 
-def read_turn(ask: AskRequest, world: World) -> AskedTurn:
-    """The turn that `ask` asks for; the world fills what it leaves out.
+def read_turn(ask: AskRequest, world: World, notices: Sequence[str] = ()) -> AskedTurn:
+    """The turn that `ask` asks for; the world fills what it leaves out, and adds its `notices`.
 
     Raises UnknownNpc or InvalidField.
     """
@@ -46,6 +53,7 @@ def read_turn(ask: AskRequest, world: World) -> AskedTurn:
     if persona is None:
         known = ", ".join(sorted(world.npcs))
         raise UnknownNpc(f"the world has no NPC {ask.npc_id!r}; it has {known}")
+    persona = configured(persona, ask.context.npc_config)
     utterance = utterance_of(ask.text, ask.user_input)
     history = [
         HistoryTurn(clean_text(turn.player), clean_text(turn.npc)) for turn in ask.history or []
@@ -64,7 +72,25 @@ def read_turn(ask: AskRequest, world: World) -> AskedTurn:
         state=_state(ask, scene, npc_state),
         facts=_facts(ask, scene, npc_state, utterance),
         history=history,
+        notices=[*_unknown_scene(scene, persona, world), *notices],
     )
+
+
+def _unknown_scene(scene: Scene, persona: NpcPersona, world: World) -> Iterator[str]:
+    """That the stage or place is none of the world's: a sentence each."""
+    if not world.knows_stage(scene):
+        yield _no_such("stage", "quest_stage", scene.quest_stage, persona.stages)
+    if scene.location in (ANY, *persona.locations):
+        return
+    places = world.places
+    if places and scene.location not in places:
+        yield _no_such("place", "location", scene.location, persona.locations or places)
+
+
+def _no_such(what: str, key: str, value: str, known: list[str]) -> str:
+    names = ", ".join(known)
+    told = f"context.game_state.{key} is {value[:_MAX_TOLD]!r}, which is no {what} here ({names})"
+    return f"{told}; only what is written for any {what} applies"
 
 
 def _npc_state(ask: AskRequest, persona: NpcPersona) -> dict[str, str | float]:

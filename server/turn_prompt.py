@@ -53,6 +53,8 @@ def build_prompt(
     past = _recent_turns(turn.history, transcript, encoder, room)
     tokens = [*head, *(token for _, ids in past for token in ids), *tail]
     segments = [*opening, *(part for parts, _ in past for part in parts), *closing]
+    if turn.persona is not world.npcs[turn.persona.npc_id]:
+        return BuiltPrompt(tokens, len(turn.history) - len(past), segments, transcript)
     prefixes: tuple[int, ...] = (len(head),)
     if not past and (scene := encoder.encode(write_scene(asked))):
         # the last of its tokens may end otherwise where a note follows

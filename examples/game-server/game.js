@@ -103,7 +103,10 @@ export class Game {
    */
   async npcNear(npcId, player) {
     const npc = await this.store.collection('npc_config').findOne({ _id: npcId });
-    if (!npc) throw new GameError('no_such_npc', `no NPC ${npcId}`);
+    if (!npc) {
+      const ids = (await this.#npcs()).map(({ _id }) => _id);
+      throw new GameError('unknown_npc', `no NPC ${npcId}; there are ${ids.join(', ')}`);
+    }
     if (!npc.locations.includes(player.location)) {
       const places = npc.locations.join(' or ');
       throw new GameError('not_here', `${npcId} is not at ${player.location}; go to ${places}`);

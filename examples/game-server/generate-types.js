@@ -2,7 +2,10 @@
 /**
  * TypeScript declarations out of the server's OpenAPI 3.1 document.
  *
- *     node generate-types.js http://localhost:8000/openapi.json > types.d.ts
+ *     node generate-types.js [OPENAPI] > types.d.ts
+ *
+ * OPENAPI is a file or an address; without it, the document of the server at PERSONA_URL is read
+ * (http://localhost:8000 if that is not set).
  */
 
 import { readFile } from 'node:fs/promises';
@@ -105,18 +108,17 @@ function identifier(name) {
  */
 export async function readDocument(source) {
   if (!/^https?:/.test(source)) return JSON.parse(await readFile(source, 'utf8'));
-  const response = await fetch(source);
+  const response = await fetch(source).catch(() => {
+    throw new Error(`${source} cannot be reached; start the engine or set PERSONA_URL`);
+  });
   if (!response.ok)
     throw new Error(`${source} answered ${response.status}; is the server running?`);
   return response.json();
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
-  const [source] = process.argv.slice(2);
-  if (!source) {
-    console.error('usage: node generate-types.js OPENAPI (a file or an address) > types.d.ts');
-    process.exit(2);
-  }
+  const server = process.env.PERSONA_URL ?? 'http://localhost:8000';
+  const [source = `${server.replace(/\/$/, '')}/openapi.json`] = process.argv.slice(2);
   try {
     process.stdout.write(declarations(await readDocument(source)));
   } catch (error) {

@@ -344,8 +344,10 @@ async function problemOf(response) {
 function problemError(problem, facts) {
   const code = typeof problem?.code === 'string' ? problem.code : 'http_error';
   const status = facts.status ?? problem?.status;
-  const detail = problem?.detail ?? problem?.title ?? `HTTP status ${status}`;
-  return new PersonaError(code, detail, { ...facts, status, field: problem?.field });
+  const told = problem?.detail ?? problem?.title ?? `HTTP status ${status}`;
+  const field = problem?.field;
+  const detail = !field || told.includes(field) ? told : `${field}: ${told}`;
+  return new PersonaError(code, detail, { ...facts, status, field });
 }
 
 /**

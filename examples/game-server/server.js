@@ -27,6 +27,9 @@ const settings = {
   data: process.env.DATA ?? 'data',
 };
 
+/** What keeps the game server from starting; the message says what to do. */
+class StartError extends Error {}
+
 /** One player's connection: what the player does is done in order, one thing at a time. */
 class Connection {
   #work;
@@ -122,7 +125,7 @@ function told(error) {
   return { code: 'internal', message: 'The game server failed.' };
 }
 
-const STATUSES = { internal: 500, no_such_npc: 404, not_found: 404 };
+const STATUSES = { internal: 500, unknown_npc: 404, not_found: 404 };
 
 /** `POST /say` for games without a socket, `GET /players/ID`, `GET /healthz`. */
 async function answerHttp(request, response, game, turns) {
@@ -171,9 +174,27 @@ async function learnNpcs(game, persona) {
   try {
     await game.learnNpcs(await persona.npcs());
   } catch (error) {
-    if (!(error instanceof PersonaError) || !(await game.hasNpcs())) throw error;
-    console.error(`going on with the NPCs of last time: ${error.message}`);
+    if (!(error instanceof PersonaError)) throw error;
+    if (await game.hasNpcs()) {
+      console.error(`going on with the NPCs of last time: ${error.message}`);
+      return;
+    }
+    if (error.code !== 'connection_failed') throw error;
+    const remedy = 'start the engine (scripts/serve) or set PERSONA_URL';
+    throw new StartError(`${error.message}; ${remedy}`, { cause: error });
   }
+}
+
+/** Settles when players can come. The server's errors are those of `sockets`, too. */
+async function listen(server, sockets) {
+  const { port, host } = settings;
+  await new Promise((resolve, reject) => {
+    sockets.once('error', (error) => {
+      const isTaken = error.code === 'EADDRINUSE';
+      reject(isTaken ? new StartError(`port ${port} is in use; set PORT`) : error);
+    });
+    server.listen(port, host, resolve);
+  });
 }
 
 async function main() {
@@ -199,10 +220,9 @@ async function main() {
     socket.on('close', () => connection.stop().then(() => connections.delete(connection)));
   });
 
-  server.listen(settings.port, settings.host, () => {
-    const { address, port } = server.address();
-    console.log(`the game server listens on http://${address}:${port}`);
-  });
+  await listen(server, sockets);
+  const { address, port } = server.address();
+  console.log(`the game server listens on http://${address}:${port}`);
 
   async function stop() {
     const isClosed = new Promise((resolve) => server.close(resolve)); // with the turns over HTTP
@@ -220,7 +240,8 @@ async function main() {
 }
 
 main().catch((error) => {
-  const isExpected = error instanceof PersonaError || error instanceof StoreError;
+  const expected = [PersonaError, StartError, StoreError];
+  const isExpected = expected.some((kind) => error instanceof kind);
   console.error(isExpected ? `game server: ${error.message}` : error);
   process.exit(1);
 });

@@ -58,6 +58,8 @@ export interface AnswerMeta {
   npc_emotion?: string;
   /** Why sentences of the model did not leave, in order. */
   line_refused?: Array<"banned_word" | "persona_break" | "like_a_bad_example">;
+  /** What of the request had no effect, a sentence each: a stage or place that the world does not have, the first unknown fields of the context. */
+  notices?: Array<string>;
   /** Only if asked for. */
   explain?: Explanation;
 }
@@ -70,8 +72,8 @@ export interface AskContext {
   game_state?: Record<string, string | boolean | number | null>;
   /** How the NPC feels now. */
   npc_state?: NpcState;
-  /** Accepted; has no effect yet. */
-  npc_config?: Record<string, unknown>;
+  /** Who the NPC is, where the world leaves that to the game. */
+  npc_config?: NpcConfig;
   /** As the field of the same name in the request, which comes first. */
   dialogue_history?: Array<HistoryTurn> | null;
 }
@@ -310,6 +312,25 @@ export interface HistoryTurn {
   player: string;
   /** What the NPC answered. */
   npc: string;
+}
+
+/**
+ * Who the NPC is, as the game has it. Further keys are allowed and ignored.
+ *
+ * It fills what the world's persona leaves empty; all of it counts for an NPC that the world marks
+ * as open (`is_open`). A conversation whose next turn says something else is written anew.
+ */
+export interface NpcConfig {
+  /** What the NPC is called. */
+  name?: string | Record<string, string> | null;
+  /** Who the NPC is. */
+  persona?: string | Record<string, string> | null;
+  /** How the NPC speaks. */
+  style?: string | Record<string, string> | null;
+  /** What the NPC knows. */
+  lore?: string | Record<string, string> | null;
+  /** What `npc_state` does not say. */
+  initial_state?: NpcState | null;
 }
 
 /** One NPC of the loaded world, and what a turn may turn on. */

@@ -9,7 +9,7 @@ import { conditionItem, signed } from "./words.js";
 export function whyView(answer) {
   const { explain } = answer.meta;
   return [
-    section("why_where", scene(explain.scene)),
+    section("why_where", scene(explain.scene, answer.meta.notices ?? [])),
     section("why_gate", gate(explain.gate)),
     section("why_notes", notes(explain)),
     section("why_prompt", prompt(explain.prompt, answer.meta.usage)),
@@ -24,8 +24,8 @@ const section = (key, content) => el("section", {}, el("h3", {}, t(key)), conten
 /** @param {string} text */
 const dim = (text) => el("p", { class: "dim" }, text);
 
-/** @param {any} scene */
-function scene(scene) {
+/** @param {any} scene @param {string[]} notices */
+function scene(scene, notices) {
   const { npc_id, quest_stage, location, is_stage_known: isKnown } = scene;
   return [
     el(
@@ -46,6 +46,7 @@ function scene(scene) {
         ),
       ),
     ),
+    ...notices.map((notice) => el("p", { class: "warn", lang: "en" }, notice)),
   ];
 }
 

@@ -32,6 +32,21 @@ def test_a_sound_server_has_no_faults_and_all_manners_come(
     assert "0 faults" in capsys.readouterr().out
 
 
+@pytest.mark.gemma
+@pytest.mark.usefixtures("gemma")
+def test_the_default_bundle_bears_more_than_it_can_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERSONA_THREADS", "1")  # the players work on the same cores
+    report = tmp_path / "report.json"
+    brief = ["--seconds", "40", "--measure", "5", "--reload-every", "9", "--deadline-ms", "20000"]
+    main(["bench", "soak", *brief, "--json", str(report)])
+    figures = json.loads(report.read_text())["figures"]
+    assert figures["faults"] == []
+    assert figures["num_reloads"] >= 3
+    assert figures["growth"] < 0.25, "what a reload takes is given back"
+
+
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [

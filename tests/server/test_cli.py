@@ -116,6 +116,15 @@ def test_a_bad_question_is_told_in_a_line(
     assert told in persona.fails("ask", *arguments)
 
 
+def test_what_had_no_effect_is_told_below_the_answer(persona: Command) -> None:
+    context = '{"npc_state": {"trsut": 1}, "game_state": {"quest_stage": "ov-er"}}'
+    for arguments in (("--context", context), ("--context", context, "--explain")):
+        ran = persona("ask", "--npc", "mina", "hello", *arguments)
+        assert ran.code == 0
+        assert "did you mean context.npc_state.trust?" in ran.out
+        assert "is no stage here (started, over)" in ran.out
+
+
 def test_a_setting_that_does_not_exist_is_told_in_a_line(
     persona: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

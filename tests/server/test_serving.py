@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -97,6 +98,34 @@ def test_sigterm_turns_ready_red_and_lets_the_turn_in_flight_finish(tmp_path: Pa
         listener.join(PATIENCE_S)
         assert read_events("".join(texts))[-1].name == "done"
         assert served.process.wait(PATIENCE_S) == -signal.SIGTERM
+
+
+def test_a_server_that_is_ready_says_where(tmp_path: Path) -> None:
+    with started(tmp_path) as served:
+        messages = [json.loads(line)["message"] for line in served.log.read_text().splitlines()]
+    url = str(served.client.base_url).rstrip("/")
+    assert f"ready: {url}/ (playground), {url}/docs (API)" in messages
+    assert not any(message.startswith("try:") for message in messages)
+
+
+def test_a_text_log_says_what_to_type_too(tmp_path: Path) -> None:
+    with started(tmp_path, LOG_FORMAT="text") as served:
+        (hint,) = re.findall(r"try: (curl .*)", served.log.read_text())
+        done = subprocess.run(["sh", "-c", hint], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["meta"]["npc_id"] == "mina"
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+    with started(tmp_path) as served:
+        port = str(served.client.base_url.port)
+        environment = {**os.environ, "PERSONA_BUNDLE": "/nowhere", "PERSONA_PORT": port}
+        done = subprocess.run(
+            SERVE, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"persona: port {port} is in use; set PERSONA_PORT\n",
+    )
 
 
 def test_ctrl_c_does_not_wait_for_a_balancer(tmp_path: Path) -> None:

@@ -221,6 +221,28 @@ def test_a_reloaded_world_writes_the_remembered_turns_anew(service: Service) -> 
         assert history_of(ask(client)) == "continued"
 
 
+def test_another_npc_config_writes_the_remembered_turns_anew(service: Service) -> None:
+    hers = {"npc_config": {"lore": "She hid a pearl."}}
+    with client_of(service) as client:
+        ask(client)
+        assert history_of(ask(client, context=hers)) == "rebuilt"
+        assert history_of(ask(client, context=hers)) == "continued"
+        assert history_of(ask(client)) == "rebuilt"
+
+
+def test_what_the_game_says_of_an_npc_is_in_her_block_and_in_no_stored_prefix(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spy = Spy.on(monkeypatch)
+    with client_of(service) as client:
+        ask(client)
+        ask(client, player_id="other", context={"npc_config": {"lore": "She hid a pearl."}})
+    (plain, hers) = spy.requests
+    assert plain.prefixes
+    assert not hers.prefixes
+    assert len(hers.prompt) > len(plain.prompt)
+
+
 def test_a_transcript_that_outgrows_its_budget_loses_its_oldest_half_and_goes_on(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

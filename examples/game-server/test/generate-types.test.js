@@ -75,6 +75,13 @@ test('a document that is not OpenAPI is refused', () => {
   assert.throws(() => declarations({ title: 'x' }), /has no components\.schemas/);
 });
 
+test('a server that is not there is told with its address', async () => {
+  await assert.rejects(readDocument('http://127.0.0.1:1/openapi.json'), {
+    message:
+      'http://127.0.0.1:1/openapi.json cannot be reached; start the engine or set PERSONA_URL',
+  });
+});
+
 const source = process.env.PERSONA_OPENAPI;
 
 test(

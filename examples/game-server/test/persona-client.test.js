@@ -195,10 +195,19 @@ test('what the game did wrong is told at once, with the field', async (t) => {
     code: 'invalid_field',
     field: '$.text',
     requestId: 'r9',
-    message: 'invalid_field: too long',
+    message: 'invalid_field: $.text: too long',
   });
   await assert.rejects(all(client.askStream(TURN)), { code: 'invalid_field' });
   assert.equal(stub.requests.length, 2);
+});
+
+test('a detail that names its field is left as it is', async (t) => {
+  const detail = '$.context.npc_state.trust is 50; it must be from -1 to 1';
+  const field = '$.context.npc_state.trust';
+  const { client } = await stubbed(t, (_, response) =>
+    reply(response, 422, { status: 422, code: 'invalid_field', detail, field }),
+  );
+  await assert.rejects(client.ask(TURN), { field, message: `invalid_field: ${detail}` });
 });
 
 test("a proxy's page of HTML is an error with a status", async (t) => {

@@ -58,7 +58,7 @@ test('what cannot be done is told and changes nothing', async (t) => {
     [{ type: 'fly' }, 'bad_message'],
     [{ type: 'go', location: 'moon' }, 'no_such_place'],
     [{ type: 'go', location: { $ne: 1 } }, 'no_such_place'],
-    [{ type: 'say', npc_id: 'nobody', text: 'hi' }, 'no_such_npc'],
+    [{ type: 'say', npc_id: 'nobody', text: 'hi' }, 'unknown_npc'],
     [{ type: 'say', npc_id: { $ne: 1 }, text: 'hi' }, 'bad_message'],
     [{ type: 'say', npc_id: 'sora' }, 'bad_message'],
     [{ type: 'say', npc_id: 'sora', text: ' ' }, 'bad_message'],
@@ -155,8 +155,26 @@ test('without the engine it starts with the NPCs of last time, and not without a
   assert.match(again.errors(), /going on with the NPCs of last time/);
   await assert.rejects(
     startGame({ personaUrl: stub.url, data: await makeFolder(t) }),
-    /game server: connection_failed: .* cannot be reached/,
+    /game server: connection_failed: .* cannot be reached .*; start the engine \(scripts\/serve\) or set PERSONA_URL\n$/,
   );
+});
+
+test('a port that is taken is told in a line', async (t) => {
+  const { game, stub } = await started(t);
+  const { port } = new URL(game.url);
+  await assert.rejects(
+    startGame({ personaUrl: stub.url, data: await makeFolder(t), env: { PORT: port } }),
+    { message: `the game server ended with 1: game server: port ${port} is in use; set PORT\n` },
+  );
+});
+
+test('an NPC that is not there is told with those that are', async (t) => {
+  const { game } = await started(t);
+  const player = await joinGame(game.url, 'p1');
+  await assert.rejects(player.say('soraa', '네?'), {
+    code: 'unknown_npc',
+    message: 'no NPC soraa; there are sora, okbun',
+  });
 });
 
 test('another path is not a game socket', async (t) => {
