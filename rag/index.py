@@ -6,9 +6,8 @@ of its best passages, which one lucky match alone cannot win.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import hnswlib
 import numpy as np
@@ -31,8 +30,8 @@ GRAPH_LINKS, GRAPH_EFFORT, SEARCH_EFFORT = 16, 200, 400
 """hnswlib's M, ef_construction and ef. Of the ten nearest of 115,000 passages an ef of 128 finds
 0.975 and one of 400 finds 0.993, in 0.2 and 0.4 ms (`persona bench rag`).
 """
-_NUM_RANKED = 2 * NUM_PASSAGES
-"""An NPC's passages that are put in order at first; more only if too few of these are wanted."""
+_MAX_KEPT = 4_096
+"""Scenes whose wanted passages are remembered."""
 _FEW_ROWS = 4_096
 """Up to so many allowed passages comparing them all is faster than a filtered walk of the graph."""
 
@@ -77,6 +76,7 @@ class WorldIndex:
         self._numbers = np.arange(len(self._notes))
         self._document_of = [at[id(passage.document)] for passage in self._notes]
         self._num_passages = Counter(self._document_of)
+        self._kept: dict[Hashable, tuple[Rows, Rows]] = {}
         self._by_npc = {npc: slice(group[0], group[-1] + 1) for npc, group in numbers.items()}
 
     @property
@@ -106,19 +106,33 @@ class WorldIndex:
         npc_id: str,
         limit: int,
         is_wanted: Callable[[Note], bool] = lambda _: True,
+        key: Hashable = None,
     ) -> list[Match]:
-        """The `limit` nearest of an NPC's own notes and everybody's, exactly; best first."""
-        parts = [self._by_npc[npc] for npc in {npc_id, ANY} if npc in self._by_npc]
+        """The `limit` nearest of an NPC's own notes and everybody's, exactly; best first.
+
+        What `is_wanted` answers is remembered under a `key`.
+        """
+        parts = [self._by_npc[npc] for npc in dict.fromkeys((npc_id, ANY)) if npc in self._by_npc]
         if not parts:
             return []
-        numbers, cosines = self._compared(parts, vector)
-        num_ranked = _NUM_RANKED
-        while True:
-            ranked, values = _largest(numbers, cosines, num_ranked)
-            best = [*islice(self._wanted(ranked.tolist(), is_wanted), NUM_PASSAGES)]
-            if len(best) == NUM_PASSAGES or num_ranked >= len(numbers):
-                return self._matches(ranked[best], values[best], limit)
-            num_ranked = len(numbers)
+        remembered = (npc_id, key)
+        if key is None or remembered not in self._kept:
+            if len(self._kept) >= _MAX_KEPT:
+                self._kept.clear()
+            self._kept[remembered] = self._wanted(parts, is_wanted)
+        kept, numbers = self._kept[remembered]
+        cosines = np.concatenate([self._note_vectors[part] @ vector for part in parts])[kept]
+        return self._matches(*_largest(numbers, cosines, NUM_PASSAGES), limit)
+
+    def _wanted(
+        self, parts: Sequence[slice], is_wanted: Callable[[Note], bool]
+    ) -> tuple[Rows, Rows]:
+        """Which passages of these parts are wanted: their places among them, and their numbers."""
+        numbers = np.concatenate([self._numbers[part] for part in parts])
+        documents = [self._document_of[number] for number in numbers.tolist()]
+        answers = {at: is_wanted(self._documents[at]) for at in dict.fromkeys(documents)}
+        kept = np.flatnonzero([answers[at] for at in documents])
+        return kept, numbers[kept]
 
     def search(
         self,
@@ -185,16 +199,6 @@ class WorldIndex:
         counts = self._starts[rows + 1] - starts
         shifts = np.repeat(starts - counts.cumsum() + counts, counts)
         return self._by_row[np.arange(len(shifts)) + shifts], counts
-
-    def _wanted(self, numbers: list[int], is_wanted: Callable[[Note], bool]) -> Iterator[int]:
-        """The ranks of passages of wanted documents; each document is asked about once."""
-        known: dict[int, bool] = {}
-        for rank, number in enumerate(numbers):
-            at = self._document_of[number]
-            if at not in known:
-                known[at] = is_wanted(self._documents[at])
-            if known[at]:
-                yield rank
 
     def _matches(self, numbers: Rows, cosines: Vector, limit: int) -> list[Match]:
         """Documents by the mean of their best passages among the ranked ones."""

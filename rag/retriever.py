@@ -41,7 +41,11 @@ class Retriever:
     def notes(self, vector: Vector, scene: Scene, lang: Lang) -> list[Match]:
         """Lore and model dialogues that may be told at `scene`, nearest first, far ones too."""
         return self.index.near(
-            vector, scene.npc_id, NUM_CANDIDATES, lambda note: _may_tell(note, scene, lang)
+            vector,
+            scene.npc_id,
+            NUM_CANDIDATES,
+            lambda note: _may_tell(note, scene, lang),
+            key=(scene.quest_stage, scene.location, lang),
         )
 
     def lead(self, match: Match, vector: Vector) -> float:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
 from rag.check import check_documents
@@ -44,7 +45,7 @@ class World:
         self._flags_of = dict(flags_of)
         self._flags = {name: ScopeTable(group) for name, group in flags.items()}
 
-    @property
+    @cached_property
     def places(self) -> list[str]:
         """The places of all NPCs, each once."""
         return sorted({place for npc in self.npcs.values() for place in npc.locations})

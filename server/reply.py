@@ -53,7 +53,9 @@ class ReplyCleaner:
             before = self.asides.get(self._inside, "")
             self.asides[self._inside] = (before + text).lstrip()
             return
-        self._held = _WHITE_SPACE.sub(" ", self._held + text)
+        self._held += text
+        if any(map(str.isspace, text)):
+            self._held = _WHITE_SPACE.sub(" ", self._held)
         if not self.text:
             self._held = self._held.lstrip()
 

@@ -17,9 +17,9 @@ class Sentences:
 
     def push(self, text: str) -> list[str]:
         """The sentences that `text` completes."""
-        if not text:
-            return []
         self._held += text
+        if not any(map(str.isspace, text)):
+            return []  # a sentence ends once white space follows
         whole = []
         while match := _END.search(self._held):
             whole.append(self._held[: match.end()])
