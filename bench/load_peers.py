@@ -86,7 +86,7 @@ class PeerTarget:
         tokens = [*prompt.tokens, *decision, *reply.tokens, *self._encoder.encode([End()])]
         conversation.written = Written(
             ref(self._world),
-            turn.persona,
+            turn.npc,
             prompt.transcript,
             array("i", tokens),
             [],

@@ -134,7 +134,7 @@ class NpcPersona(BaseDocument, frozen=True, tag="npc_persona"):
     stages: list[Text] = []
     locations: list[Text] = []
     is_open: bool = False
-    """Whether a request's `npc_config` may change `<SYS>`."""
+    """Whether a request's `npc_config` may change `<SYS>` and the initial state."""
 
 
 class Lore(BaseDocument, frozen=True, tag="lore"):

@@ -84,6 +84,16 @@ class WorldIndex:
         """Texts under which documents are found."""
         return len(self._notes)
 
+    @property
+    def documents(self) -> Sequence[Note]:
+        """What can be found, each once."""
+        return self._documents
+
+    @property
+    def num_remembered(self) -> int:
+        """Scenes whose wanted passages are remembered."""
+        return len(self._kept)
+
     def rows(self, texts: Iterable[str]) -> Rows:
         """Where the vectors of `texts` are. Raises KeyError for a text that the world lacks."""
         return np.fromiter((self._row_of[text] for text in texts), np.int64)
@@ -110,17 +120,19 @@ class WorldIndex:
     ) -> list[Match]:
         """The `limit` nearest of an NPC's own notes and everybody's, exactly; best first.
 
-        What `is_wanted` answers is remembered under a `key`.
+        With a `key`, on which alone the answers of `is_wanted` may depend, they are remembered.
         """
         parts = [self._by_npc[npc] for npc in dict.fromkeys((npc_id, ANY)) if npc in self._by_npc]
         if not parts:
             return []
-        remembered = (npc_id, key)
-        if key is None or remembered not in self._kept:
-            if len(self._kept) >= _MAX_KEPT:
-                self._kept.clear()
-            self._kept[remembered] = self._wanted(parts, is_wanted)
-        kept, numbers = self._kept[remembered]
+        found = None if key is None else self._kept.get((npc_id, key))
+        if found is None:
+            found = self._wanted(parts, is_wanted)
+            if key is not None:
+                if len(self._kept) >= _MAX_KEPT:
+                    self._kept.clear()
+                self._kept[npc_id, key] = found
+        kept, numbers = found
         cosines = np.concatenate([self._note_vectors[part] @ vector for part in parts])[kept]
         return self._matches(*_largest(numbers, cosines, NUM_PASSAGES), limit)
 

@@ -33,6 +33,15 @@ class Retriever:
         """The calibration's centre; zeros without one."""
         return np.asarray(self.calibration.centre or [0.0] * self.embedder.dim, np.float32)
 
+    @cached_property
+    def _stages(self) -> frozenset[str]:
+        """Those that any note is for; all others are alike."""
+        return frozenset(note.quest_stage for note in self.index.documents)
+
+    @cached_property
+    def _places(self) -> frozenset[str]:
+        return frozenset(note.location for note in self.index.documents)
+
     def encode(self, text: str) -> Vector:
         """The unit vector of a text, float32 [dim]."""
         vector: Vector = self.embedder.encode([text])[0]
@@ -45,7 +54,11 @@ class Retriever:
             scene.npc_id,
             NUM_CANDIDATES,
             lambda note: _may_tell(note, scene, lang),
-            key=(scene.quest_stage, scene.location, lang),
+            key=(
+                scene.quest_stage if scene.quest_stage in self._stages else ANY,
+                scene.location if scene.location in self._places else ANY,
+                lang,
+            ),
         )
 
     def lead(self, match: Match, vector: Vector) -> float:

@@ -139,9 +139,10 @@ class Engine:
             if self._is_stopping:
                 raise EngineStopped("the engine has been stopped")
             scheduler = self._scheduler
-            num_sequences = scheduler.limits.sequences
-            num_ahead = len(scheduler.waiting) + len(scheduler.running) + 1 - num_sequences
-            self.pace.check_deadline(sequence, num_ahead, num_sequences, time.monotonic())
+            scheduler.check_fits(sequence)
+            num_places = scheduler.num_places
+            num_ahead = len(scheduler.waiting) + len(scheduler.running) + 1 - num_places
+            self.pace.check_deadline(sequence, num_ahead, num_places, time.monotonic())
             scheduler.add(sequence)
             self._changed.notify()
         return sequence
@@ -236,11 +237,12 @@ class Engine:
 
     def _schedule(self) -> Plan:
         now = time.monotonic()
-        is_full = len(self._scheduler.running) == self._scheduler.limits.sequences
         for sequence in self._open_sequences():
             if sequence.is_cancelled:
                 self._finish(sequence, FinishReason.CANCELLED)
-            elif sequence.is_late(now) or (is_full and self.pace.is_hopeless(sequence, now)):
+            elif sequence.is_late(now) or (
+                self._scheduler.is_full and self.pace.is_hopeless(sequence, now)
+            ):
                 self._finish(sequence, FinishReason.DEADLINE)
         admissions = self._scheduler.admit()
         while True:
@@ -314,7 +316,7 @@ class Engine:
     def _finish(self, sequence: EngineSequence, reason: FinishReason) -> None:
         sequence.watch.mark("total")
         if reason is not FinishReason.CANCELLED:
-            self.pace.observe(sequence)
+            self.pace.observe(sequence, is_cut=reason is FinishReason.DEADLINE)
         self._release(sequence, is_kept=True)
         if text := sequence.text.finish():
             self._emit(sequence, Token(text))

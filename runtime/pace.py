@@ -1,6 +1,11 @@
-"""How long requests take, learnt from those that ended: whether one more can make its deadline."""
+"""How long requests take, learnt from those that ended: whether one more can make its deadline.
+
+One mean stands for requests of all lengths, so among long prompts a short one may be refused that
+would have been in time.
+"""
 
 from runtime.errors import Overloaded
+from runtime.running_mean import RunningMean
 from runtime.sequence import EngineSequence
 
 SHARE = 0.1
@@ -8,26 +13,33 @@ SHARE = 0.1
 
 
 class Pace:
-    """Running means over requests; before any has ended nothing is foretold.
+    """Seconds from admission to the state and to the end; before any has ended nothing is foretold.
 
     Begins with what `like`, of an engine that this one stands in for, has learnt.
     """
 
-    _to_state: float | None
-    _to_end: float | None
-
     def __init__(self, like: "Pace | None" = None) -> None:
-        self._to_state = like._to_state if like else None
-        self._to_end = like._to_end if like else None
+        self._to_state: RunningMean = RunningMean(SHARE, like._to_state.value if like else None)
+        self._to_end: RunningMean = RunningMean(SHARE, like._to_end.value if like else None)
 
-    def observe(self, sequence: EngineSequence) -> None:
-        """A request ended. Without a state the first token counts; cut before, it tells nothing."""
+    def observe(self, sequence: EngineSequence, *, is_cut: bool = False) -> None:
+        """A request ended; one that was cut tells only that it takes longer.
+
+        Without a state the first token counts.
+        """
         timings = sequence.watch.timings()
-        told = timings.first_token if timings.state is None else timings.state
-        if timings.queue is None or timings.total is None or told is None:
+        if timings.queue is None or timings.total is None:
             return
-        self._to_state = _mean(self._to_state, (told - timings.queue) / 1e3)
-        self._to_end = _mean(self._to_end, (timings.total - timings.queue) / 1e3)
+        told = timings.first_token if timings.state is None else timings.state
+        spent = (timings.total - timings.queue) / 1e3
+        if told is not None:
+            self._to_state.add((told - timings.queue) / 1e3)
+        elif is_cut:
+            self._to_state.add_at_least(spent)
+        if is_cut:
+            self._to_end.add_at_least(spent)
+        else:
+            self._to_end.add(spent)
 
     def is_hopeless(self, sequence: EngineSequence, now: float) -> bool:
         """Whether a request that nothing has been done for could not even tell its state in time.
@@ -35,25 +47,21 @@ class Pace:
         `now` is a time of `time.monotonic()`.
         """
         is_new = sequence.seq_id is None and not sequence.num_preempted
-        return is_new and sequence.is_late(now + (self._to_state or 0.0))
+        return is_new and sequence.is_late(now + (self._to_state.value or 0.0))
 
     def check_deadline(
-        self, sequence: EngineSequence, num_ahead: int, num_sequences: int, now: float
+        self, sequence: EngineSequence, num_ahead: int, num_places: int, now: float
     ) -> None:
         """Raise Overloaded if a request could not be finished in time.
 
-        `num_ahead` requests must end before it gets one of `num_sequences`.
+        `num_ahead` requests must end before it gets one of `num_places`.
         """
-        deadline = sequence.request.deadline
-        if num_ahead <= 0 or deadline is None or self._to_end is None:
+        deadline, to_end = sequence.request.deadline, self._to_end.value
+        if num_ahead <= 0 or deadline is None or to_end is None:
             return
-        needed, left = self._to_end * (1 + num_ahead / num_sequences), deadline - now
+        needed, left = to_end * (1 + num_ahead / num_places), deadline - now
         if needed > left:
             raise Overloaded(
                 f"{num_ahead} of those before it must end first, so it would take about "
                 f"{needed:.1f} s, and its deadline is in {left:.1f} s; try again later"
             )
-
-
-def _mean(mean: float | None, value: float) -> float:
-    return value if mean is None else (1 - SHARE) * mean + SHARE * value

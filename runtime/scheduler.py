@@ -57,6 +57,13 @@ class Scheduler:
         self._cells = CellLedger(limits.cells)
         self._cache = PrefixCache()
         self.num_preempted = 0
+        self.num_places = limits.sequences
+        """Sequences that can run together: fewer than there may be where cells are short."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether who waits has to wait until one that runs has ended."""
+        return len(self.running) >= self.num_places
 
     @property
     def has_work(self) -> bool:
@@ -106,10 +113,14 @@ class Scheduler:
 
         The cache's steps must be done before the next admission is asked for.
         """
+        self.num_places = self.limits.sequences
         while self.waiting and len(self.running) < self.limits.sequences:
             sequence = self.waiting[0]
             start = self._find_start(sequence)
-            if start is None or not self._has_room(sequence, start.match):
+            if start is None:
+                return
+            if not self._has_room(sequence, start.match):
+                self.num_places = max(1, len(self.running))
                 return
             self.waiting.popleft()
             yield Admission(sequence, self._place(sequence, start))

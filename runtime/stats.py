@@ -1,4 +1,4 @@
-"""What the engine holds at one moment: for metrics, and for tests that nothing is left over."""
+"""Counts of the engine, for metrics and for tests that nothing is left over."""
 
 from dataclasses import dataclass
 

@@ -19,6 +19,13 @@ _KINDS: dict[str, type[inspect.Type]] = {
     "array": inspect.ListType,
     "object": inspect.DictType,
 }
+_PYTHON: dict[str, type | tuple[type, ...]] = {
+    "int": int,
+    "float": (int, float),
+    "str": str,
+    "array": list,
+    "object": dict,
+}
 _PARTS = {"str": "characters", "array": "items", "object": "keys"}
 _LONGEST = 40
 _UNKNOWN = object()
@@ -34,11 +41,16 @@ def located(
     if what.startswith("Object contains unknown field"):
         other = meant(path.removeprefix("$."), schema)
         return path, "is not a field" + (f"; did you mean {other}?" if other else "")
+    if " - at `key` in " in str(error):
+        return path, f"has a wrong key: {what[0].lower()}{what[1:]}"
     kinds = list(_kinds_at(inspect.type_info(schema), path))
     if match := _BOUND.match(what):
-        return path, _out_of_bounds(match, _value_at(body, path), kinds)
-    if what.startswith("Invalid enum value"):
-        return path, f"is {_quoted(_value_at(body, path))}; it must be {_choices(kinds)}"
+        value = _value_at(body, path)
+        # of two equal keys the last one is found here, while msgspec stopped at the first
+        is_meant = isinstance(value, _PYTHON[match["kind"]])
+        return path, _out_of_bounds(match, value if is_meant else _UNKNOWN, kinds)
+    if what.startswith("Invalid enum value") and (choices := _choices(kinds)):
+        return path, f"is {_quoted(_value_at(body, path))}; it must be {choices}"
     return path, f"is wrong: {what[0].lower()}{what[1:]}"
 
 
@@ -82,7 +94,7 @@ def _choices(kinds: list[inspect.Type]) -> str:
 def _quoted(value: Any) -> str:
     """The value as JSON, as far as it is short."""
     if value is _UNKNOWN:
-        return "another value"
+        return "wrong"
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
@@ -116,8 +128,6 @@ def _value_at(body: bytes, path: str) -> Any:
         value = msgspec.json.decode(body)
         for step in _STEP.finditer(path):
             value = value[step["name"] if step["name"] else int(step["at"])]
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return _UNKNOWN
-    except (LookupError, TypeError, ValueError):
+    except (msgspec.DecodeError, RecursionError, LookupError, TypeError, ValueError):
         return _UNKNOWN
     return value

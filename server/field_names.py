@@ -77,7 +77,8 @@ def _told(path: str) -> str:
 def _told_of(path: str) -> str:
     """Kept, for a game sends the same fields with every turn."""
     other = meant(path)
-    return f"{path} has no effect" + (f"; did you mean {other}?" if other else "")
+    is_nested = other is not None and other != path  # a name with dots in it looks like a path
+    return f"{path} has no effect" + (f"; did you mean {other}?" if is_nested else "")
 
 
 @cache

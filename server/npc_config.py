@@ -15,30 +15,43 @@ from server.schemas import NpcConfig, NpcState
 _TEXTS = ("name", "persona", "style", "lore")
 
 
-def configured(persona: NpcPersona, config: NpcConfig) -> NpcPersona:
-    """`persona` as `config` has it; the same object where that changes nothing."""
+def configured(persona: NpcPersona, config: NpcConfig) -> tuple[NpcPersona, list[str]]:
+    """`persona` as `config` has it, and a sentence for each field that has no effect.
+
+    It is the same object where nothing changes.
+    """
     changes: dict[str, Any] = {}
-    for name in _TEXTS:
-        written, text = getattr(persona, name), _cleaned(getattr(config, name))
-        if text and text != written and (persona.is_open or not written):
-            changes[name] = text
-    is_unwritten = persona.initial_state == InitialState()
-    if config.initial_state is not None and (persona.is_open or is_unwritten):
-        initial = _merged(persona.initial_state, config.initial_state)
-        if initial != persona.initial_state:
-            changes["initial_state"] = initial
-    return structs.replace(persona, **changes) if changes else persona
+    notices = []
+    for name, value in _differences(persona, config).items():
+        is_written = getattr(persona, name) not in ("", InitialState())
+        if persona.is_open or not is_written:
+            changes[name] = value
+        else:
+            notices.append(
+                f"context.npc_config.{name} has no effect: the world has written it, and does not "
+                "mark the NPC as open (is_open)"
+            )
+    return (structs.replace(persona, **changes) if changes else persona), notices
 
 
-def _cleaned(text: Localised | None) -> Localised:
-    if text is None:
-        return ""
-    if isinstance(text, str):
-        return clean_text(text)
-    cleaned = {lang: clean_text(each) for lang, each in text.items()}
-    return {lang: each for lang, each in cleaned.items() if each}
+def _differences(persona: NpcPersona, config: NpcConfig) -> dict[str, Any]:
+    """What `config` would have otherwise."""
+    texts = {name: _merged(getattr(persona, name), getattr(config, name)) for name in _TEXTS}
+    given = {**texts, "initial_state": _merged_state(persona.initial_state, config.initial_state)}
+    return {name: value for name, value in given.items() if value != getattr(persona, name)}
 
 
-def _merged(initial: InitialState, given: NpcState) -> InitialState:
-    told = {name: value for name, value in structs.asdict(given).items() if value is not None}
-    return structs.replace(initial, **told)
+def _merged(written: Localised, given: Localised | None) -> Localised:
+    """The text that is given, and in other languages the one that is written."""
+    if given is None:
+        return written
+    if isinstance(given, str):
+        return clean_text(given) or written
+    cleaned = {lang: clean_text(text) for lang, text in given.items()}
+    told = {lang: text for lang, text in cleaned.items() if text}
+    return {**written, **told} if isinstance(written, dict) else told or written
+
+
+def _merged_state(initial: InitialState, given: NpcState | None) -> InitialState:
+    told = {} if given is None else structs.asdict(given)
+    return structs.replace(initial, **{k: value for k, value in told.items() if value is not None})

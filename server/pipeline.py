@@ -13,7 +13,6 @@ from msgspec import UNSET
 
 from heads.session import HeadsSession, Prediction
 from rag.flags import flag_rule
-from rag.prompting import npc_for_prompt
 from rag.retriever import NOTE_TOKENS, Retriever, fitting_notes, note_text
 from rag.triggers import TriggerMatcher
 from rag.world import World
@@ -236,7 +235,7 @@ class Dialogue:
         """The turn appended to its conversation's transcript, or that written anew."""
         turn, conversation = progress.turn, progress.conversation
         written, past = conversation.written, conversation.turns
-        if written and written.is_of(self.world, turn.persona):
+        if written and written.is_of(self.world, turn.npc):
             prompt = append_turn(written, turn, self.world, self.encoder, notes)
             if len(prompt.tokens) <= self.prompt_tokens:
                 return prompt
@@ -267,7 +266,7 @@ class Dialogue:
     def _fallback_request(self, ask: AskRequest, progress: Progress) -> Request:
         """The fallback prompt: nothing is decided by it, so it has no `<STATE>`."""
         turn, closed = progress.turn, progress.closed
-        npc = npc_for_prompt(turn.persona, turn.lang)
+        npc = turn.npc
         meta = closed.meta if closed else None
         moment = situation(self.world.fallback(turn.scene), meta, turn.lang)
         segments = fallback_prompt(npc, moment, turn.utterance)

@@ -15,20 +15,19 @@ def check_port(host: str, port: int) -> None:
     flags, kind = socket.AI_PASSIVE, socket.SOCK_STREAM
     try:
         places = socket.getaddrinfo(host or None, port, type=kind, flags=flags)
-    except OSError as error:
-        raise SettingsError(
-            f"PERSONA_HOST={host!r} is no address here: {error.strerror}"
-        ) from error
+    except (OSError, UnicodeError) as error:
+        what = getattr(error, "strerror", None) or error
+        raise SettingsError(f"PERSONA_HOST={host!r} is no address here: {what}") from error
     for family, _, _, _, address in places:
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            try:
+        try:
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 probe.bind(address)
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    raise SettingsError(f"port {port} is in use; set PERSONA_PORT") from error
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise SettingsError(f"port {port} is in use; set PERSONA_PORT") from error
 
 
 def address_of(server: uvicorn.Server) -> str:

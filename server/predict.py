@@ -63,5 +63,5 @@ async def predict(service: Service, body: PredictRequest) -> Prediction:
                 cleaner.push(event.text)
     cleaner.finish()
     if not delta:
-        raise DeadlinePassed(f"no state within {service.settings.deadline_ms} ms; try again later")
+        raise DeadlinePassed("no state in time; try again later")
     return Prediction(cleaner.text, list(delta.values()), flags)

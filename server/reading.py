@@ -41,7 +41,7 @@ def notices_of(body: bytes) -> list[str]:
     """What of a decoded AskRequest's body has no effect. Raises MalformedBody."""
     try:
         return ignored_fields(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedBody(str(error)) from error
 
 

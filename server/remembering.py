@@ -61,9 +61,9 @@ def _written(
         segments = [*prompt.segments, *progress.decided, *ending]
         ids = array("i", tokens)
         return Written(
-            ref(world), progress.turn.persona, prompt.transcript, ids, segments, prompt.prefixes
+            ref(world), progress.turn.npc, prompt.transcript, ids, segments, prompt.prefixes
         )
-    if written is None or not written.is_of(world, progress.turn.persona):
+    if written is None or not written.is_of(world, progress.turn.npc):
         return None
     told = written.transcript.past_turn(said.player, said.npc)
     longer = written.tokens + array("i", encoder.encode(told))

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 from weakref import ReferenceType
 
-from rag.documents import Lang, NpcPersona
+from rag.documents import Lang
 from rag.world import World
 from runtime.errors import Overloaded
-from runtime.prompt import Segment, Transcript
+from runtime.prompt import Npc, Segment, Transcript
 from server.schemas import HistoryTurn
 
 Key: TypeAlias = tuple[str, str, str]
@@ -39,16 +39,16 @@ class Written:
 
     world: ReferenceType[World]
     """Weak: the world before a reload is let go of, however many conversations were in it."""
-    persona: NpcPersona
+    npc: Npc
     transcript: Transcript
     tokens: "array[int]"
     segments: list[Segment]
     prefixes: tuple[int, ...]
     """As in BuiltPrompt."""
 
-    def is_of(self, world: World, persona: NpcPersona) -> bool:
+    def is_of(self, world: World, npc: Npc) -> bool:
         """Whether it was written for these; either may have been replaced since."""
-        return self.world() is world and self.persona == persona
+        return self.world() is world and self.npc == npc
 
 
 @dataclass(slots=True)

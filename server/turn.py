@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from rag.conditions import UNKNOWN_REPUTATION, Facts
 from rag.documents import ANY, Lang, NpcPersona, Scalar
 from rag.language import detect_language
+from rag.prompting import npc_for_prompt
 from rag.scopes import Scene
 from rag.world import World
-from runtime.prompt import StateValue
+from runtime.prompt import Npc, StateValue
 from server.errors import UnknownNpc
 from server.npc_config import configured
 from server.preprocess import clean_text, utterance_of
@@ -34,6 +35,11 @@ class AskedTurn:
     """What of the request has no effect."""
 
     @property
+    def npc(self) -> Npc:
+        """The NPC as the prompt describes her."""
+        return npc_for_prompt(self.persona, self.lang)
+
+    @property
     def scene(self) -> Scene:
         """Where the conversation stands."""
         return self.facts.scene
@@ -53,7 +59,7 @@ def read_turn(ask: AskRequest, world: World, notices: Sequence[str] = ()) -> Ask
     if persona is None:
         known = ", ".join(sorted(world.npcs))
         raise UnknownNpc(f"the world has no NPC {ask.npc_id!r}; it has {known}")
-    persona = configured(persona, ask.context.npc_config)
+    persona, ignored = configured(persona, ask.context.npc_config)
     utterance = utterance_of(ask.text, ask.user_input)
     history = [
         HistoryTurn(clean_text(turn.player), clean_text(turn.npc)) for turn in ask.history or []
@@ -72,7 +78,7 @@ def read_turn(ask: AskRequest, world: World, notices: Sequence[str] = ()) -> Ask
         state=_state(ask, scene, npc_state),
         facts=_facts(ask, scene, npc_state, utterance),
         history=history,
-        notices=[*_unknown_scene(scene, persona, world), *notices],
+        notices=[*_unknown_scene(scene, persona, world), *ignored, *notices],
     )
 
 
@@ -89,7 +95,8 @@ def _unknown_scene(scene: Scene, persona: NpcPersona, world: World) -> Iterator[
 
 def _no_such(what: str, key: str, value: str, known: list[str]) -> str:
     names = ", ".join(known)
-    told = f"context.game_state.{key} is {value[:_MAX_TOLD]!r}, which is no {what} here ({names})"
+    shortened = value if len(value) <= _MAX_TOLD else f"{value[:_MAX_TOLD]}…"
+    told = f"context.game_state.{key} is {shortened!r}, which is no {what} here ({names})"
     return f"{told}; only what is written for any {what} applies"
 
 

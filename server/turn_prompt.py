@@ -39,7 +39,7 @@ def build_prompt(
     the turn does not fit even alone.
     """
     transcript = Transcript()
-    opening = transcript.begin(npc_for_prompt(turn.persona, turn.lang))
+    opening = transcript.begin(turn.npc)
     head = encoder.begin(opening)
     asked = _asked(turn, world, notes)
     closing = transcript.open_turn(asked)
@@ -53,7 +53,7 @@ def build_prompt(
     past = _recent_turns(turn.history, transcript, encoder, room)
     tokens = [*head, *(token for _, ids in past for token in ids), *tail]
     segments = [*opening, *(part for parts, _ in past for part in parts), *closing]
-    if turn.persona is not world.npcs[turn.persona.npc_id]:
+    if turn.npc != npc_for_prompt(world.npcs[turn.persona.npc_id], turn.lang):
         return BuiltPrompt(tokens, len(turn.history) - len(past), segments, transcript)
     prefixes: tuple[int, ...] = (len(head),)
     if not past and (scene := encoder.encode(write_scene(asked))):

@@ -109,7 +109,7 @@ function identifier(name) {
 export async function readDocument(source) {
   if (!/^https?:/.test(source)) return JSON.parse(await readFile(source, 'utf8'));
   const response = await fetch(source).catch(() => {
-    throw new Error(`${source} cannot be reached; start the engine or set PERSONA_URL`);
+    throw new Error(`${source} cannot be reached; start the engine, or name another address`);
   });
   if (!response.ok)
     throw new Error(`${source} answered ${response.status}; is the server running?`);

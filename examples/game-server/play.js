@@ -18,7 +18,7 @@ const HELP = `  What you type is said to whoever the prompt names.
 const args = process.argv.slice(2);
 if (args.includes('--help') || args.includes('-h')) end(USAGE, 0);
 if (args.length > 2 || args.some((arg) => arg.startsWith('-'))) end(USAGE, 2);
-const [playerId = 'traveller', server = `ws://localhost:${process.env.PORT ?? 3000}`] = args;
+const [playerId = 'traveller', server = `ws://localhost:${process.env.PORT || 3000}`] = args;
 if (!URL.canParse('/play', server) || !/^wss?:/.test(server)) {
   end(`${server} is no address of a game server; write ws://HOST:PORT`, 2);
 }

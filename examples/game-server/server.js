@@ -189,11 +189,15 @@ async function learnNpcs(game, persona) {
 async function listen(server, sockets) {
   const { port, host } = settings;
   await new Promise((resolve, reject) => {
-    sockets.once('error', (error) => {
+    const fail = (error) => {
       const isTaken = error.code === 'EADDRINUSE';
       reject(isTaken ? new StartError(`port ${port} is in use; set PORT`) : error);
+    };
+    sockets.once('error', fail);
+    server.listen(port, host, () => {
+      sockets.off('error', fail);
+      resolve();
     });
-    server.listen(port, host, resolve);
   });
 }
 

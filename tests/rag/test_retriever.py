@@ -47,6 +47,34 @@ def turn(
     )
 
 
+def test_what_is_remembered_of_one_scene_is_not_told_at_another() -> None:
+    documents: list[Document] = [
+        lore("always"),
+        lore("late", stage="over"),
+        turn("here", place="pier"),
+        turn("hier", lang="ko", place="pier"),
+    ]
+    retriever = make_retriever(documents)
+
+    def told(stage: str, place: str, lang: Lang) -> set[str]:
+        scene = Scene("mina", stage, place)
+        return set(note_ids(retriever.notes(retriever.encode(SAID), scene, lang)))
+
+    for _ in range(2):
+        assert told("started", "tower", "en") == {"always"}
+        assert told("over", "tower", "en") == {"always", "late"}
+        assert told("over", "pier", "en") == {"always", "late", "here"}
+        assert told("over", "pier", "ko") == {"always", "late", "hier"}
+        assert told("no such stage", "nowhere", "ko") == {"always"}
+
+
+def test_stages_and_places_that_no_note_names_are_remembered_once() -> None:
+    retriever = make_retriever([lore("always"), lore("late", stage="over")])
+    for number in range(50):
+        retriever.notes(retriever.encode(SAID), Scene("mina", f"s{number}", f"p{number}"), "en")
+    assert retriever.index.num_remembered == 1
+
+
 def test_notes_come_nearest_first() -> None:
     far, near, nearest = (
         lore("far", "염전의 소금은 희다."),

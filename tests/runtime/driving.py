@@ -83,7 +83,7 @@ class WholeBatches(StepBudget):
     the machine."""
 
     num_tokens = 10_000
-    num_alone = None
+    num_alone = 10_000
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from runtime.sequence import (
 from tests.runtime.conversation import prompts, request
 from tests.runtime.driving import (
     SMALL,
+    Bench,
     by_hand,
     greedy,
     make_encoder,
@@ -171,23 +172,84 @@ def test_the_cache_can_be_filled_to_the_last_cell(qwen: LlamaModel) -> None:
         assert bench.is_empty
 
 
+SECONDS = 3_600.0
+"""So long that what a test itself takes makes no difference."""
+
+
+def teach(bench: Bench, seconds: float) -> None:
+    """Let the engine believe that requests take so long, to the state and in all."""
+    sequence = EngineSequence(Request(PROMPT, LONG), lambda _: None)
+    start = sequence.watch.submitted
+    sequence.watch.marks = {
+        "queue": start,
+        "first_token": start + seconds,
+        "total": start + seconds,
+    }
+    bench.engine.pace.observe(sequence)
+
+
 def test_one_that_would_miss_its_deadline_behind_others_is_refused_at_once(
     qwen: LlamaModel,
 ) -> None:
     with by_hand(qwen, replace(SMALL, n_seq_max=1)) as bench:
-        bench.finish(Request(PROMPT, greedy(9)))
+        teach(bench, SECONDS)
         bench.start(Request(PROMPT, LONG))
-        with pytest.raises(Overloaded, match="1 of those before it must end first"):
-            bench.submit(Request(PROMPT, LONG, deadline=time.monotonic()))
+        bench.submit(Request(PROMPT, LONG, deadline=time.monotonic() + 2.5 * SECONDS))
+        with pytest.raises(Overloaded, match="2 of those before it must end first"):
+            bench.submit(Request(PROMPT, LONG, deadline=time.monotonic() + 2.5 * SECONDS))
+
+
+def test_where_cells_are_short_fewer_run_and_those_that_wait_know_it(qwen: LlamaModel) -> None:
+    long, another = [5, 6, 7] * 400, [8, 9, 10] * 400
+    with by_hand(qwen) as bench:
+        teach(bench, SECONDS)
+        bench.start(Request(long, LONG))
+        first = bench.submit(Request(another, LONG, deadline=time.monotonic() + 2.5 * SECONDS))
+        bench.engine.step()
+        assert first.sequence.seq_id is None, "three ids are free, but no cells"
+        with pytest.raises(Overloaded, match="2 of those before it must end first"):
+            bench.submit(Request(PROMPT, LONG, deadline=time.monotonic() + 2.5 * SECONDS))
+
+
+def test_one_too_long_for_the_cache_is_told_so_however_many_wait(qwen: LlamaModel) -> None:
+    with by_hand(qwen, replace(SMALL, n_seq_max=1)) as bench:
+        teach(bench, SECONDS)
+        bench.start(Request(PROMPT, LONG))
+        with pytest.raises(PromptTooLong):
+            bench.submit(Request([5] * SMALL.n_ctx, LONG, deadline=time.monotonic()))
 
 
 def test_one_that_waits_in_vain_is_answered_before_its_deadline(qwen: LlamaModel) -> None:
     with by_hand(qwen, replace(SMALL, n_seq_max=1)) as bench:
         bench.start(Request(PROMPT, LONG))
-        client = bench.submit(Request(PROMPT, LONG, deadline=time.monotonic() + 3_600))
-        slow = EngineSequence(client.request, client.events.append)
-        start = slow.watch.submitted
-        slow.watch.marks = {"queue": start, "first_token": start + 7_200, "total": start + 7_300}
-        bench.engine.pace.observe(slow)
+        client = bench.submit(Request(PROMPT, LONG, deadline=time.monotonic() + SECONDS))
+        teach(bench, 2 * SECONDS)
         bench.engine.step()
         assert client.done.finish_reason is FinishReason.DEADLINE
+
+
+def test_a_place_that_becomes_free_is_tried_however_slow_others_were(qwen: LlamaModel) -> None:
+    with by_hand(qwen, replace(SMALL, n_seq_max=1)) as bench:
+        (running,) = bench.start(Request(PROMPT, LONG))
+        waits = bench.submit(Request(PROMPT, greedy(2), deadline=time.monotonic() + SECONDS))
+        teach(bench, 2 * SECONDS)
+        bench.engine.cancel(running.sequence)
+        while bench.engine.step():
+            pass
+        assert waits.done.finish_reason is FinishReason.LENGTH
+
+
+def test_an_idle_engine_tries_whatever_comes(qwen: LlamaModel) -> None:
+    with by_hand(qwen) as bench:
+        teach(bench, 2 * SECONDS)
+        client = bench.finish_one(Request(PROMPT, greedy(2), deadline=time.monotonic() + SECONDS))
+        assert client.done.finish_reason is FinishReason.LENGTH
+
+
+def test_what_was_cancelled_says_nothing_of_how_long_others_take(qwen: LlamaModel) -> None:
+    with by_hand(qwen, replace(SMALL, n_seq_max=1)) as bench:
+        (client,) = bench.start(Request(PROMPT, LONG))
+        bench.engine.cancel(client.sequence)
+        bench.engine.step()
+        bench.start(Request(PROMPT, LONG))
+        bench.submit(Request(PROMPT, LONG, deadline=time.monotonic() + 1e-9))

@@ -66,13 +66,45 @@ def test_one_that_was_preempted_is_not_given_up(pace: Pace) -> None:
     assert not pace.is_hopeless(sequence, NOW)
 
 
-def test_one_that_was_cut_before_it_told_anything_teaches_nothing() -> None:
+def test_one_that_never_began_teaches_nothing() -> None:
     pace = Pace()
-    pace.observe(ended(total=6.0))
+    sequence = waiting(None)
+    sequence.watch.mark("total")
+    pace.observe(sequence, is_cut=True)
     pace.check_deadline(waiting(NOW + 0.001), 1_000, 1, NOW)
 
 
-def test_the_newest_count_most_and_the_first_in_full(pace: Pace) -> None:
+def test_one_that_was_cut_tells_only_that_it_takes_longer(pace: Pace) -> None:
+    for _ in range(60):
+        pace.observe(ended(state=5.1, total=5.4), is_cut=True)
+    with pytest.raises(Overloaded):
+        pace.check_deadline(waiting(NOW + 7.9), 1, 1, NOW)
+    for _ in range(60):
+        pace.observe(ended(total=15.0), is_cut=True)
+    with pytest.raises(Overloaded):
+        pace.check_deadline(waiting(NOW + 19.5), 1, 1, NOW)
+    assert pace.is_hopeless(waiting(NOW + 9.5), NOW), "nor was its state told by then"
+
+
+def test_the_newest_count_most(pace: Pace) -> None:
     for _ in range(60):
         pace.observe(ended(state=5.1, total=5.4))
     pace.check_deadline(waiting(NOW + 1.1), 1, 1, NOW)
+
+
+def test_one_slow_beginning_is_soon_forgotten() -> None:
+    pace = Pace()
+    pace.observe(ended(state=50.0, total=60.0))
+    for _ in range(9):
+        pace.observe(ended(state=5.5, total=6.0))
+    pace.check_deadline(waiting(NOW + 14), 1, 1, NOW)
+
+
+def test_a_new_engine_begins_with_what_the_old_one_has_learnt(pace: Pace) -> None:
+    new = Pace(pace)
+    with pytest.raises(Overloaded):
+        new.check_deadline(waiting(NOW + 7.9), 1, 1, NOW)
+    new.observe(ended(state=5.1, total=5.2))
+    new.check_deadline(waiting(NOW + 4.5), 1, 1, NOW)
+    with pytest.raises(Overloaded):
+        pace.check_deadline(waiting(NOW + 7.9), 1, 1, NOW)

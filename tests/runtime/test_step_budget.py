@@ -46,12 +46,14 @@ def test_before_it_has_measured_anything_it_is_careful() -> None:
     assert 0 < StepBudget().num_tokens <= 32
 
 
-def play_alone(budget: StepBudget, per_token: float, num_steps: int = 20) -> float:
+def play_alone(
+    budget: StepBudget, per_token: float, num_steps: int = 20, fixed: float = 0.0
+) -> float:
     """Steps of a prompt that never ends; the last one's seconds."""
     seconds = 0.0
     for _ in range(num_steps):
-        count = budget.num_alone or 512
-        seconds = count * per_token
+        count = budget.num_alone
+        seconds = fixed + count * per_token
         budget.observe(0, count, seconds)
     return seconds
 
@@ -76,7 +78,23 @@ def test_a_machine_that_wavers_a_little_keeps_its_batches() -> None:
     assert sizes == {256}
 
 
+@pytest.mark.parametrize(
+    ("fixed", "per_token", "size"), [(0.2, 0.004, 64), (0.16, 0.008, 32), (0.02, 0.0015, 256)]
+)
+def test_what_a_step_costs_by_itself_never_makes_the_next_ones_small_for_good(
+    fixed: float, per_token: float, size: int
+) -> None:
+    budget = StepBudget()
+    for _ in range(10):
+        budget.observe(1, 0, fixed)
+    budget.observe(0, 64, 8.0)  # a stall
+    for _ in range(20):
+        budget.observe(0, 20, fixed + 20 * per_token)  # turns that continue
+    play_alone(budget, per_token, fixed=fixed)
+    assert budget.num_alone == size
+
+
 def test_a_prompt_of_a_few_words_says_nothing_about_long_ones() -> None:
     budget = StepBudget()
     budget.observe(0, LEAST_ALONE - 1, 5.0)
-    assert budget.num_alone is None
+    assert budget.num_alone == 4 * LEAST_ALONE

@@ -308,3 +308,14 @@ def test_a_history_beyond_the_budget_loses_its_oldest_half_and_says_so(
     assert meta["history"] == "rebuilt"
     kept = 2_000 - meta["dropped_turns"]
     assert kept in (1, 2, 4, 8, 16, 32)
+
+
+def test_nothing_is_nested_so_deep_that_only_a_later_look_at_it_fails(client: httpx.Client) -> None:
+    statuses = set()
+    for depth in range(900, 1_010):
+        for path in ("context.extra", "context.player_state.extra", "context.npc_config.extra"):
+            answer = post(client, with_field(path, "[" * depth + "]" * depth))
+            statuses.add(answer.status_code)
+            if answer.status_code != 200:
+                check_problem(answer, 400, "malformed_json")
+    assert statuses == {200, 400}

@@ -52,6 +52,14 @@ def npc(**state: Any) -> dict[str, Any]:
             "$.context.game_state[...] is too long; it must have at most 200 characters",
         ),
         ({"lang": "fr"}, '$.lang is "fr"; it must be "en" or "ko"'),
+        (
+            {"context": {"npc_config": {"name": {"fr": "x"}}}},
+            "$.context.npc_config.name has a wrong key: invalid enum value 'fr'",
+        ),
+        (
+            {"context": {"game_state": {"x" * 201: 1}}},
+            "$.context.game_state has a wrong key: expected `str` of length <= 200",
+        ),
         ({"stream": 1}, "$.stream is wrong: expected `bool`, got `int`"),
         ({"trust": 1}, "$.trust is not a field; did you mean context.npc_state.trust?"),
         ({"wether": "fog"}, "$.wether is not a field"),
@@ -59,6 +67,21 @@ def npc(**state: Any) -> dict[str, Any]:
 )
 def test_an_error_says_the_value_and_what_it_must_be(others: dict[str, Any], told: str) -> None:
     assert found(asked(**others)) == told
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (f'"text": "{"a" * 2_001}", "text": 5', "$.text is too long; it must have at most 2000"),
+        ('"session_id": "", "session_id": null', "$.session_id is too short"),
+        ('"gen_params": {"top_k": -1, "top_k": "x"}', "$.gen_params.top_k is wrong; it must be"),
+    ],
+)
+def test_of_two_equal_keys_the_wrong_one_is_not_confused_with_the_other(
+    fields: str, told: str
+) -> None:
+    raw = f'{{"npc_id": "mina", "player_id": "p1", {fields}}}'.encode()
+    assert found(raw).startswith(told)
 
 
 def test_what_is_missing_is_told_as_such() -> None:

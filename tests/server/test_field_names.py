@@ -75,3 +75,8 @@ def test_a_stranger_is_told_no_more_than_a_few_short_sentences() -> None:
     found = ignored(npc_state={f"{number}{'x' * 500}": 1 for number in range(1_000)})
     assert len(found) == MAX_TOLD
     assert all(len(sentence) < 200 for sentence in found)
+
+
+def test_a_name_with_dots_is_not_taken_for_the_path_that_it_looks_like() -> None:
+    (told,) = ignored(**{"npc_state.trust": 1})
+    assert told == "context.npc_state.trust has no effect"

@@ -20,7 +20,11 @@ OPEN = msgspec.structs.replace(MINA, is_open=True)
 
 
 def as_configured(npc: NpcPersona, /, **config: Any) -> NpcPersona:
-    return configured(npc, msgspec.convert(config, NpcConfig))
+    return configured(npc, msgspec.convert(config, NpcConfig))[0]
+
+
+def notices(npc: NpcPersona, /, **config: Any) -> list[str]:
+    return configured(npc, msgspec.convert(config, NpcConfig))[1]
 
 
 def test_what_the_world_has_written_stands() -> None:
@@ -43,6 +47,18 @@ def test_of_an_open_npc_all_of_it_counts() -> None:
     assert found.initial_state.trust == 0.2, "what is left out stays"
 
 
+def test_in_a_language_that_is_not_given_the_worlds_text_stays() -> None:
+    assert as_configured(OPEN, name={"en": "Bob"}).name == {"ko": "미나", "en": "Bob"}
+
+
+def test_what_has_no_effect_is_told_unless_it_says_the_same() -> None:
+    assert notices(MINA, name=MINA.name, initial_state={"trust": 0.2}, lore="She hid a pearl") == []
+    (style, state) = notices(MINA, style="Rude", initial_state={"trust": -1})
+    assert style.startswith("context.npc_config.style has no effect: the world has written it")
+    assert state.startswith("context.npc_config.initial_state has no effect")
+    assert notices(OPEN, style="Rude", initial_state={"trust": -1}) == []
+
+
 @pytest.mark.parametrize("empty", ["", " \n", {"en": " "}])
 def test_empty_text_changes_nothing(empty: Any) -> None:
     assert as_configured(OPEN, lore=empty, persona=empty) is OPEN
@@ -63,6 +79,7 @@ def test_a_turn_has_it_and_its_state_says_more() -> None:
     turn = read_turn(msgspec.convert(given, AskRequest), WORLD)
     assert turn.persona.lore == "He rows"
     assert (turn.state["trust"], turn.state["npc_mood"]) == (0.1, "sour")
+    assert turn.notices == []
 
 
 @pytest.mark.parametrize(

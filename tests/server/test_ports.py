@@ -1,3 +1,4 @@
+import errno
 import socket
 from typing import Any
 
@@ -27,3 +28,18 @@ def test_a_host_that_has_no_address_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(SettingsError, match=r"PERSONA_HOST='sea' .* Name or service not known"):
         check_port("sea", 8_000)
+
+
+def test_a_host_that_is_no_name_at_all_is_told() -> None:
+    with pytest.raises(SettingsError, match=r"PERSONA_HOST='a\.\.b' is no address here"):
+        check_port("a..b", 8_000)
+
+
+def test_a_kind_of_address_that_the_machine_lacks_is_left_to_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    check_port("127.0.0.1", 0)

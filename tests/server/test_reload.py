@@ -15,6 +15,8 @@ import msgspec
 import pytest
 
 from heads.bundle import MANIFEST, MODEL
+from runtime.errors import Overloaded
+from runtime.sequence import EngineSequence, Request
 from server.service import Service
 from tests.server.serving import (
     PATIENCE_S,
@@ -156,6 +158,16 @@ def test_another_bundle_takes_over_and_the_turn_in_flight_finishes_with_the_old(
     assert service.engine.is_running
     answer = client.post("/ask", json=ask_body(dialogue_history=None)).json()
     assert (answer["meta"]["valid"], answer["meta"]["history"]) == (True, "rebuilt")
+
+
+def test_another_bundle_begins_with_the_pace_of_the_old_one(with_own_bundle: Reloadable) -> None:
+    service, client = with_own_bundle.service, with_own_bundle.client
+    client.post("/ask", json=ask_body())
+    sequence = EngineSequence(Request([1], deadline=0.0), lambda _: None)
+    change_bundle(with_own_bundle, name="another")
+    client.post("/admin/reload")
+    with pytest.raises(Overloaded):
+        service.engine.pace.check_deadline(sequence, 1, 1, now=0.0)
 
 
 def test_a_broken_bundle_is_refused_and_the_old_one_keeps_serving(

@@ -29,6 +29,7 @@ from tests.server.serving import (
     wait_until,
 )
 
+SOUR = {"npc_config": {"initial_state": {"npc_mood": "sour"}}}
 NEVER: dict[str, Any] = {"dialogue_history": None}
 """No word of the past."""
 
@@ -230,6 +231,12 @@ def test_another_npc_config_writes_the_remembered_turns_anew(service: Service) -
         assert history_of(ask(client)) == "rebuilt"
 
 
+def test_another_initial_state_goes_on_with_the_transcript(service: Service) -> None:
+    with client_of(service) as client:
+        ask(client, npc_id="rook")
+        assert history_of(ask(client, npc_id="rook", context=SOUR)) == "continued"
+
+
 def test_what_the_game_says_of_an_npc_is_in_her_block_and_in_no_stored_prefix(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,9 +244,11 @@ def test_what_the_game_says_of_an_npc_is_in_her_block_and_in_no_stored_prefix(
     with client_of(service) as client:
         ask(client)
         ask(client, player_id="other", context={"npc_config": {"lore": "She hid a pearl."}})
-    (plain, hers) = spy.requests
+        ask(client, player_id="third", npc_id="rook", context=SOUR)
+    (plain, hers, his) = spy.requests
     assert plain.prefixes
     assert not hers.prefixes
+    assert his.prefixes, "his block is the world's: a state is no part of it"
     assert len(hers.prompt) > len(plain.prompt)
 
 
