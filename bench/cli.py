@@ -9,6 +9,7 @@ from typing import NoReturn
 from bench import (
     engine,
     http,
+    kernels,
     load,
     lookup,
     make_model,
@@ -32,6 +33,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         actions.add_parser("engine", help="the engine beside llama.cpp's C API alone")
     )
     http.add_arguments(actions.add_parser("http", help="what /ask costs besides the model"))
+    kernels.add_arguments(
+        actions.add_parser("kernels", help="weight types on this CPU, beside what was predicted")
+    )
     load.add_arguments(
         actions.add_parser("load", help="many players at once, in closed and open loop")
     )

@@ -2,3 +2,5 @@
 
 Knows documents, places, stages and languages. Knows nothing of HTTP.
 """
+
+import heads  # noqa: F401 (which silences onnxruntime before it is loaded)

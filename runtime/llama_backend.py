@@ -17,9 +17,11 @@ import llama_cpp
 import llama_cpp.llama_cpp as C  # noqa: N812 (the C API)
 import numpy as np
 import numpy.typing as npt
+from llama_cpp._ggml import libggml
 
 from runtime.context_config import ContextConfig
 from runtime.errors import DecodeError, ModelError
+from runtime.host import cpu_model
 from runtime.sampling import MAX_SEED, SamplingParams
 
 Vector = npt.NDArray[np.float32]
@@ -41,6 +43,7 @@ _WARM_UP_TOKENS = 64
 _PENALTY_TOKENS = 64
 _ERROR_LEVEL = 4
 _LOWEST_TEMPERATURE = 1e-4  # logits divided by less may overflow; it is greedy anyway
+_LIBRARIES = Path(llama_cpp.__file__).parent / "lib"
 
 _recent_errors: deque[str] = deque(maxlen=4)
 
@@ -56,7 +59,24 @@ def _on_log(level: int, text: bytes, _: Any) -> None:
 @cache
 def _start_llama() -> None:
     C.llama_log_set(_on_log, ctypes.c_void_p(0))
+    _load_kernels()
     C.llama_backend_init()
+
+
+def _load_kernels() -> None:
+    """Where kernels are libraries of their own (GGML_BACKEND_DL), load the best that runs here."""
+    if not libggml.ggml_backend_reg_count():
+        libggml.ggml_backend_load_all_from_path(str(_LIBRARIES).encode())
+    if not libggml.ggml_backend_reg_count():
+        raise ModelError(
+            f"{_LIBRARIES}: none of llama.cpp's kernels runs on this CPU ({cpu_model()}); "
+            "compile llama-cpp-python on this machine"
+        )
+
+
+def has_kernels_to_choose_from() -> bool:
+    """Whether this build has kernels for several CPUs, of which the best is loaded."""
+    return any(_LIBRARIES.glob("*ggml-cpu-*"))
 
 
 def llama_version() -> str:
@@ -96,15 +116,16 @@ def _last_error() -> str:
 class LlamaModel:
     """Weights and vocabulary of one GGUF; only the vocabulary with `vocab_only`.
 
+    `repack` lays weights out anew for the CPU's kernels where llama.cpp knows a faster way.
     Raises ModelError when llama.cpp cannot load the file.
     """
 
-    def __init__(self, path: Path, *, vocab_only: bool = False) -> None:
+    def __init__(self, path: Path, *, vocab_only: bool = False, repack: bool = True) -> None:
         _start_llama()
         if not path.is_file():
             raise ModelError(f"{path}: no such file; build or pull the bundle that should hold it")
         params = C.llama_model_default_params()
-        params.vocab_only = vocab_only
+        params.vocab_only, params.use_extra_bufts = vocab_only, repack
         _recent_errors.clear()
         self.path = path
         self.handle = C.llama_model_load_from_file(str(path).encode(), params)

@@ -17,7 +17,7 @@ from rag.embedder import NO_EMBEDDER, EmbedderError, open_embedder
 from rag.loader import WorldError
 from rag.world import load_world
 from runtime.errors import ModelError
-from runtime.llama_backend import LlamaModel, cpu_features
+from runtime.llama_backend import LlamaModel, cpu_features, has_kernels_to_choose_from
 from server.settings import Settings
 from server.tuned import in_force
 
@@ -73,16 +73,22 @@ def _version(name: str) -> str | None:
 
 
 def _cpu() -> Finding:
-    used = [name for name, is_used in cpu_features().items() if is_used]
+    what = "CPU features in llama.cpp"
+    try:
+        used = [name for name, is_used in cpu_features().items() if is_used]
+    except ModelError as error:
+        return Finding(what, "none that this CPU has", str(error))
     wanted = {"x86_64": "AVX2", "aarch64": "DOTPROD"}.get(platform.machine())
-    remedy = ""
-    if wanted and wanted not in used:
+    found, remedy = ", ".join(used), ""
+    if wanted and wanted not in used and has_kernels_to_choose_from():
+        found += f" (this CPU lacks {wanted}: prompts take several times longer)"
+    elif wanted and wanted not in used:
         remedy = (
             f"llama.cpp was built without {wanted}, which makes prompts several times slower: "
             "`pip install --force-reinstall --no-binary :all: --no-deps llama-cpp-python` here, "
             "unless this CPU lacks it"
         )
-    return Finding("CPU features in llama.cpp", ", ".join(used), remedy)
+    return Finding(what, found, remedy)
 
 
 def _tried(what: str, examine_part: Callable[[], str]) -> Finding:

