@@ -16,6 +16,7 @@ from runtime.errors import DecodeError
 from runtime.llama_backend import LlamaContext, LlamaModel, Sampler
 from runtime.sampling import SamplingParams
 from runtime.sequence import Done, Event, Failed, Request
+from runtime.step_budget import WholeBatches
 
 C: Any = llama_backend.C  # type: ignore[attr-defined]  # that module alone imports llama_cpp
 
@@ -165,7 +166,7 @@ def run_engine(context: LlamaContext, work: Work) -> Measured:
     if the prompts fit one batch or there is only one.
     """
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-    engine = Engine(context, max_waiting=len(work.prompts))
+    engine = Engine(context, max_waiting=len(work.prompts), budget=WholeBatches())
     with _watched_calls() as spans:
         sequences = [
             engine.submit(Request(prompt, sampling), events.put)

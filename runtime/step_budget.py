@@ -62,3 +62,10 @@ class StepBudget:
             self._per_token.add(per_token)
         elif not num_replies and num_prompt >= LEAST_ALONE:
             self._per_token_alone.add(per_token)
+
+
+class WholeBatches(StepBudget):
+    """Prompts fill every batch: what is evaluated when does not depend on the machine."""
+
+    num_tokens = 1 << 20
+    num_alone = 1 << 20

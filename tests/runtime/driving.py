@@ -20,7 +20,7 @@ from runtime.sequence import (
     State,
     Token,
 )
-from runtime.step_budget import StepBudget
+from runtime.step_budget import WholeBatches
 
 SMALL = ContextConfig(n_ctx=2048, n_seq_max=4, n_batch=64, n_threads=1, n_threads_batch=1)
 EXACT = replace(SMALL, kv_type="f32", flash_attention=False)
@@ -76,14 +76,6 @@ class RecordingContext(LlamaContext):
         except AssertionError:  # llama.cpp itself says that the row was no output
             return False
         return True
-
-
-class WholeBatches(StepBudget):
-    """Prompts fill every batch, however long it takes: what is evaluated when does not depend on
-    the machine."""
-
-    num_tokens = 10_000
-    num_alone = 10_000
 
 
 @contextmanager

@@ -64,7 +64,12 @@ def started(folder: Path, **settings: Any) -> Iterator[Served]:
         log.open("w") as out,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client,
         subprocess.Popen(
-            [*SERVE, "--port", str(port)], env={**os.environ, **environment}, stderr=out, text=True
+            [*SERVE, "--port", str(port)],
+            env={**os.environ, **environment},
+            stderr=out,
+            text=True,
+            # a shell lets its background jobs, and all that they start, ignore Ctrl-C
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         ) as process,
     ):
         try:
