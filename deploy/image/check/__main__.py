@@ -25,9 +25,9 @@ A1, PLAIN = "neoverse-n1", "cortex-a72"
 SLIM_MB, WITH_MODEL_MB = 350, 520
 PATIENT = {"PERSONA_DEADLINE_MS": "1800000", "PERSONA_THREADS": "2", "PERSONA_DRAIN_MS": "3000"}
 GREEDY = {"temperature": 0, "max_tokens": 16}
-TURNS = [
-    {"npc_id": "sora", "text": "안녕하세요, 혹시 도움이 필요하신가요?"},
-    {"npc_id": "sora", "text": "어젯밤에 등대 불이 왜 꺼졌어요?"},
+TURNS = [  # of two players: where lines differ by a word, what follows them would not be the same
+    {"npc_id": "sora", "player_id": "p1", "text": "안녕하세요, 혹시 도움이 필요하신가요?"},
+    {"npc_id": "sora", "player_id": "p2", "text": "어젯밤에 등대 불이 왜 꺼졌어요?"},
 ]
 
 
@@ -150,7 +150,7 @@ def _reference(log: Path) -> Iterator[Server]:
 
 
 def _turn(turn: Mapping[str, object]) -> dict[str, object]:
-    return {"player_id": "checker", "gen_params": GREEDY, **turn}
+    return {"gen_params": GREEDY, **turn}
 
 
 def _volume(image: Image, folder: Path) -> Path:

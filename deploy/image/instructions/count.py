@@ -6,6 +6,8 @@ Needs Debian's qemu-user (not the static one, which loads no plugins) and a C co
 not depend on what else the machine does; a run takes some ten minutes.
 """
 
+import shutil
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,10 @@ ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_T
 
 def main(root: Path) -> None:
     """Count everything; JSON to standard output."""
+    emulator = shutil.which("qemu-aarch64")
+    if emulator is None:
+        sys.exit("no qemu-aarch64 here; install Debian's qemu-user")
+    program = shutil.which("qemu-aarch64") or sys.exit("install qemu-user, the one with plugins")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plugin = folder / "count.so"
@@ -34,7 +40,7 @@ def main(root: Path) -> None:
         files = dict(make_files(folder))
         kinds = []
         for cpu, features in CPUS.items():
-            qemu = ["qemu-aarch64", "-L", str(root), "-cpu", cpu, "-plugin", str(plugin)]
+            qemu = [emulator, "-L", str(root), "-cpu", cpu, "-plugin", str(plugin)]
             counted: dict[str, dict[str, Counted]] = {weights: {} for weights in TYPES}
             for weights, layout in product(TYPES, LAYOUTS):
                 found = count(qemu, root, files[weights], layout)
