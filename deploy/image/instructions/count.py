@@ -7,7 +7,6 @@ not depend on what else the machine does; a run takes some ten minutes.
 """
 
 import shutil
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,6 @@ def main(root: Path) -> None:
     emulator = shutil.which("qemu-aarch64")
     if emulator is None:
         sys.exit("no qemu-aarch64 here; install Debian's qemu-user")
-    program = shutil.which("qemu-aarch64") or sys.exit("install qemu-user, the one with plugins")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plugin = folder / "count.so"

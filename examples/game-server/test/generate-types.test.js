@@ -78,7 +78,7 @@ test('a document that is not OpenAPI is refused', () => {
 test('a server that is not there is told with its address', async () => {
   await assert.rejects(readDocument('http://127.0.0.1:1/openapi.json'), {
     message:
-      'http://127.0.0.1:1/openapi.json cannot be reached; start the engine or set PERSONA_URL',
+      'http://127.0.0.1:1/openapi.json cannot be reached; start the engine, or name another address',
   });
 });
 
