@@ -18,7 +18,7 @@ import msgspec
 from bench.kernels import LAYOUTS, TYPES, Counted, Counts, make_files
 
 HERE = Path(__file__).parent
-CPUS = {"cortex-a72": [], "neoverse-n1": ["DOTPROD"], "max": ["MATMUL_INT8"]}
+CPUS: dict[str, list[str]] = {"cortex-a72": [], "neoverse-n1": ["DOTPROD"]}
 """CPUs as QEMU names them, and what their kernels use that those of the one before do not."""
 PROMPT, STEPS = 64, 4
 SITE = "usr/local/lib/python3.11/dist-packages"
