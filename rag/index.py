@@ -133,14 +133,14 @@ class WorldIndex:
                     self._kept.clear()
                 self._kept[npc_id, key] = found
         kept, numbers = found
-        cosines = np.concatenate([self._note_vectors[part] @ vector for part in parts])[kept]
+        cosines = self._cosines(parts, vector)[kept]
         return self._matches(*_largest(numbers, cosines, NUM_PASSAGES), limit)
 
     def _wanted(
         self, parts: Sequence[slice], is_wanted: Callable[[Note], bool]
     ) -> tuple[Rows, Rows]:
         """Which passages of these parts are wanted: their places among them, and their numbers."""
-        numbers = np.concatenate([self._numbers[part] for part in parts])
+        numbers = self._numbers_of(parts)
         documents = [self._document_of[number] for number in numbers.tolist()]
         answers = {at: is_wanted(self._documents[at]) for at in dict.fromkeys(documents)}
         kept = np.flatnonzero([answers[at] for at in documents])
@@ -169,7 +169,7 @@ class WorldIndex:
         if count == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         if count <= _FEW_ROWS:
-            return _largest(*self._compared(parts, vector), limit)
+            return _largest(self._numbers_of(parts), self._cosines(parts, vector), limit)
         is_allowed = np.zeros(len(self._notes), bool)
         for part in parts:
             is_allowed[part] = True
@@ -179,11 +179,13 @@ class WorldIndex:
         """What `passages` approximates, by comparing every passage: for measurements."""
         return _largest(self._numbers, self._note_vectors @ vector, limit)
 
-    def _compared(self, parts: Sequence[slice], vector: Vector) -> tuple[Rows, Vector]:
-        """`(numbers, cosines)` of all passages of these parts, in their order."""
-        numbers = np.concatenate([self._numbers[part] for part in parts])
-        cosines = np.concatenate([self._note_vectors[part] @ vector for part in parts])
-        return numbers, cosines
+    def _numbers_of(self, parts: Sequence[slice]) -> Rows:
+        """All passages of these parts, in their order."""
+        return np.concatenate([self._numbers[part] for part in parts])
+
+    def _cosines(self, parts: Sequence[slice], vector: Vector) -> Vector:
+        """How near each of them is, in the same order."""
+        return np.concatenate([self._note_vectors[part] @ vector for part in parts])
 
     def _walk(
         self, vector: Vector, limit: int, is_allowed: npt.NDArray[np.bool_] | None

@@ -140,9 +140,9 @@ class Engine:
                 raise EngineStopped("the engine has been stopped")
             scheduler = self._scheduler
             scheduler.check_fits(sequence)
-            num_places = scheduler.num_places
-            num_ahead = len(scheduler.waiting) + len(scheduler.running) + 1 - num_places
-            self.pace.check_deadline(sequence, num_ahead, num_places, time.monotonic())
+            self.pace.check_deadline(
+                sequence, scheduler.num_ahead, scheduler.num_places, time.monotonic()
+            )
             scheduler.add(sequence)
             self._changed.notify()
         return sequence

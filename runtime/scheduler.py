@@ -66,6 +66,11 @@ class Scheduler:
         return len(self.running) >= self.num_places
 
     @property
+    def num_ahead(self) -> int:
+        """Requests that must end before one more can begin; none, or less, if it can at once."""
+        return len(self.waiting) + len(self.running) + 1 - self.num_places
+
+    @property
     def has_work(self) -> bool:
         """Whether any sequence waits or runs."""
         return bool(self.waiting or self.running)

@@ -12,6 +12,9 @@ from server.schemas import AskRequest, Id
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises at a body that is no JSON, or is nested too deep."""
+
 SESSION_ID = "X-Session-ID"
 DEADLINE_MS = "X-Deadline-Ms"
 
@@ -33,7 +36,7 @@ def decode(body: bytes, schema: type[T]) -> T:
         return msgspec.json.decode(body, type=schema)
     except msgspec.ValidationError as error:
         raise InvalidField(*located(error, body, schema)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _NO_JSON as error:
         raise MalformedBody(str(error)) from error
 
 
@@ -41,7 +44,7 @@ def notices_of(body: bytes) -> list[str]:
     """What of a decoded AskRequest's body has no effect. Raises MalformedBody."""
     try:
         return ignored_fields(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _NO_JSON as error:
         raise MalformedBody(str(error)) from error
 
 

@@ -5,11 +5,11 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import httpx
 import msgspec
 
 from bench.server_process import HOST, SERVE, free_port, stop_process
+from tests.server import serving
 
 DEPLOYED = Path("deploy/nginx")
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
@@ -45,12 +46,7 @@ LINES = (
 )
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """Wait until `is_so`, or fail."""
-    end = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.01)
+wait_until = partial(serving.wait_until, patience_s=PATIENCE_S)
 
 
 @dataclass

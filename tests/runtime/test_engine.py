@@ -252,4 +252,5 @@ def test_what_was_cancelled_says_nothing_of_how_long_others_take(qwen: LlamaMode
         bench.engine.cancel(client.sequence)
         bench.engine.step()
         bench.start(Request(PROMPT, LONG))
-        bench.submit(Request(PROMPT, LONG, deadline=time.monotonic() + 1e-9))
+        client = bench.submit(Request(PROMPT, LONG, deadline=time.monotonic() + 1e-9))
+        assert not client.is_over, "taken, to wait"

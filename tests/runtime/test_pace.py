@@ -13,6 +13,16 @@ def waiting(deadline: float | None) -> EngineSequence:
     return EngineSequence(Request([1, 2], deadline=deadline), lambda _: None)
 
 
+def takes(pace: Pace, left: float | None, num_ahead: int = 1, num_places: int = 1) -> bool:
+    """Whether a request with so many seconds left is taken behind so many others."""
+    deadline = None if left is None else NOW + left
+    try:
+        pace.check_deadline(waiting(deadline), num_ahead, num_places, NOW)
+    except Overloaded:
+        return False
+    return True
+
+
 def ended(*, queue: float = 5.0, state: float | None = None, **marks: float) -> EngineSequence:
     """Seconds since it was submitted."""
     sequence = waiting(None)
@@ -38,20 +48,20 @@ def test_one_whose_turn_comes_too_late_is_refused_with_both_times(pace: Pace) ->
 
 
 def test_one_that_will_be_finished_in_time_is_taken(pace: Pace) -> None:
-    pace.check_deadline(waiting(NOW + 10.5), 3, 2, NOW)
+    assert takes(pace, 10.5, 3, 2)
 
 
 def test_one_that_can_begin_at_once_is_always_taken(pace: Pace) -> None:
-    pace.check_deadline(waiting(NOW + 0.001), 0, 2, NOW)
+    assert takes(pace, 0.001, 0, 2)
 
 
 def test_one_without_a_deadline_is_always_taken(pace: Pace) -> None:
-    pace.check_deadline(waiting(None), 1_000, 1, NOW)
+    assert takes(pace, None, 1_000, 1)
 
 
 def test_nothing_is_foretold_before_anything_has_ended() -> None:
     pace = Pace()
-    pace.check_deadline(waiting(NOW + 0.001), 1_000, 1, NOW)
+    assert takes(pace, 0.001, 1_000, 1)
     assert not pace.is_hopeless(waiting(NOW + 0.001), NOW)
 
 
@@ -71,25 +81,23 @@ def test_one_that_never_began_teaches_nothing() -> None:
     sequence = waiting(None)
     sequence.watch.mark("total")
     pace.observe(sequence, is_cut=True)
-    pace.check_deadline(waiting(NOW + 0.001), 1_000, 1, NOW)
+    assert takes(pace, 0.001, 1_000, 1)
 
 
 def test_one_that_was_cut_tells_only_that_it_takes_longer(pace: Pace) -> None:
     for _ in range(60):
         pace.observe(ended(state=5.1, total=5.4), is_cut=True)
-    with pytest.raises(Overloaded):
-        pace.check_deadline(waiting(NOW + 7.9), 1, 1, NOW)
+    assert not takes(pace, 7.9)
     for _ in range(60):
         pace.observe(ended(total=15.0), is_cut=True)
-    with pytest.raises(Overloaded):
-        pace.check_deadline(waiting(NOW + 19.5), 1, 1, NOW)
+    assert not takes(pace, 19.5)
     assert pace.is_hopeless(waiting(NOW + 9.5), NOW), "nor was its state told by then"
 
 
 def test_the_newest_count_most(pace: Pace) -> None:
     for _ in range(60):
         pace.observe(ended(state=5.1, total=5.4))
-    pace.check_deadline(waiting(NOW + 1.1), 1, 1, NOW)
+    assert takes(pace, 1.1)
 
 
 def test_one_slow_beginning_is_soon_forgotten() -> None:
@@ -97,14 +105,12 @@ def test_one_slow_beginning_is_soon_forgotten() -> None:
     pace.observe(ended(state=50.0, total=60.0))
     for _ in range(9):
         pace.observe(ended(state=5.5, total=6.0))
-    pace.check_deadline(waiting(NOW + 14), 1, 1, NOW)
+    assert takes(pace, 14)
 
 
 def test_a_new_engine_begins_with_what_the_old_one_has_learnt(pace: Pace) -> None:
     new = Pace(pace)
-    with pytest.raises(Overloaded):
-        new.check_deadline(waiting(NOW + 7.9), 1, 1, NOW)
+    assert not takes(new, 7.9)
     new.observe(ended(state=5.1, total=5.2))
-    new.check_deadline(waiting(NOW + 4.5), 1, 1, NOW)
-    with pytest.raises(Overloaded):
-        pace.check_deadline(waiting(NOW + 7.9), 1, 1, NOW)
+    assert takes(new, 4.5)
+    assert not takes(pace, 7.9)

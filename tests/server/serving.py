@@ -87,9 +87,9 @@ def client_of(service: Service) -> Iterator[httpx.Client]:
         yield client
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
+def wait_until(is_so: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     """Wait until `is_so`, or fail."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patience_s
     while not is_so():
         assert time.monotonic() < end, "it never came to be"
         time.sleep(0.005)

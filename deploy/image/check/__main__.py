@@ -15,11 +15,12 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from bench.server_process import free_port
 from check.agreement import check_answers, check_greedy, greedy_here, greedy_there
 from check.container import Container, Image
 from check.contents import check_contents, check_dockerfile, check_packages
 from check.report import Report
-from check.server import Server, free_port
+from check.server import Server
 
 A1, PLAIN = "neoverse-n1", "cortex-a72"
 SLIM_MB, WITH_MODEL_MB = 350, 520

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from check.server import READY_S, Server, free_port, kill
+from bench.server_process import free_port
+from check.server import READY_S, Server, kill
 
 # /proc and /sys tell of the machine underneath: told that it is x86-64, the ARM code of onnxruntime
 # hangs. So they say what they would on the CPU that is emulated.
