@@ -45,6 +45,11 @@ class Gaps:
         """95th percentile, in seconds, of the busy gaps."""
         return float(np.quantile(self.busy, 0.95))
 
+    @property
+    def longest(self) -> float:
+        """The longest, in seconds, of the busy gaps."""
+        return max(self.busy)
+
 
 @dataclass(frozen=True, slots=True)
 class _Listener:

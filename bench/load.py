@@ -254,12 +254,14 @@ def _figures(found: Found) -> dict[str, object]:
 
 
 def _print_fairness(gaps: Sequence[Gaps], stretch: Ratio, num_newcomer: int) -> None:
-    quiet, busy = (median(getattr(g, name) for g in gaps) for name in ("quiet_median", "busy_p95"))
+    names = ("quiet_median", "busy_p95", "longest")
+    quiet, busy, longest = (median(getattr(g, name) for g in gaps) * 1e3 for name in names)
     kept = "kept" if stretch.high <= MAX_STRETCH else "MISSED"
+    newcomer = median(g.newcomer_s for g in gaps)
     print(
-        f"a running reply while a prompt of {num_newcomer} tokens arrives: p95 gap {busy * 1e3:.1f}"
-        f" ms, quiet median {quiet * 1e3:.1f} ms, ratio {stretch} (high end <= {MAX_STRETCH:g}: "
-        f"{kept}); the newcomer's first token after {median(g.newcomer_s for g in gaps):.2f} s"
+        f"a running reply while a prompt of {num_newcomer} tokens arrives: p95 gap {busy:.1f} ms, "
+        f"longest {longest:.0f} ms, quiet median {quiet:.1f} ms, ratio {stretch} "
+        f"(high end <= {MAX_STRETCH:g}: {kept}); the newcomer's first token after {newcomer:.2f} s"
     )
 
 

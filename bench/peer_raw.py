@@ -15,13 +15,21 @@ class RawPeer:
     """One pass by the C API: what is new before `<STATE>`, `<STATE>` with embeddings, the reply.
 
     A conversation is a sequence of `context`, whose KV cells are kept; the context is its owner's
-    to close.
+    to close. `others` fill cells beside it, each with a sequence of its own.
     """
 
-    name = "llama.cpp alone"
-
-    def __init__(self, context: LlamaContext) -> None:
+    def __init__(
+        self,
+        context: LlamaContext,
+        others: Sequence[Sequence[int]] = (),
+        name: str = "llama.cpp alone",
+    ) -> None:
+        self.name = name
         self._context = context
+        size = context.config.n_batch
+        for seq_id, tokens in enumerate(others, start=context.config.n_seq_max - len(others)):
+            for start in range(0, len(tokens), size):
+                context.decode([Chunk(seq_id, start, tokens[start : start + size], False)])
         self._held: dict[int, list[int]] = defaultdict(list)
         self._lock = threading.Lock()
 

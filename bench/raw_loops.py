@@ -180,11 +180,12 @@ def run_engine(context: LlamaContext, work: Work) -> Measured:
                     raise event.error
                 num_open -= isinstance(event, Done)
     watches = [sequence.watch for sequence in sequences]
+    start = min(watch.marks["queue"] for watch in watches)  # after the warm-up
     first = max(watch.marks["first_token"] for watch in watches)
     end = max(watch.marks["total"] for watch in watches)
     return Measured(
         [tuple(sequence.reply) for sequence in sequences],
-        first - watches[0].submitted,
+        first - start,
         end - first,
         sum(stop - start for start, stop in spans if first <= start and stop <= end),
     )

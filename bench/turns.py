@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 from rich.progress import Progress
@@ -47,6 +48,8 @@ MAX_OVER_RAW, MAX_OVER_TWO_PASS = 1.15, 0.16
 """Upper bounds of our time to state over that of a peer."""
 
 _CELLS, _CELLS_A_RESIDENT = 8_192, 640
+_CELLS_OF_ONE = 512
+"""Of another's conversation beside llama.cpp alone."""
 _STEP = 256
 _WARM_TURNS = 2
 _SPECIALS = 4
@@ -168,7 +171,7 @@ def measure(args: argparse.Namespace) -> tuple[list[Measured], list[OurTokens]]:
                 f"nothing of {args.npc!r} counts: the first line, or all after it, did not come "
                 "from the model (refused, empty, or closed by the world); choose another --npc"
             )
-        peers = stack.enter_context(_open_peers(args, services[0].loaded.bundle, script))
+        peers = stack.enter_context(_open_peers(args, services[0].loaded.bundle, script, ours))
         for peer in peers:
             peer.converse(services[0].loaded.encoder, script[:_WARM_TURNS])
         everybody: list[OurSide | PeerSide] = [*ours, *peers]
@@ -201,31 +204,55 @@ def _settings(args: argparse.Namespace, num_residents: int) -> Settings:
 
 @contextmanager
 def _open_peers(
-    args: argparse.Namespace, bundle: Bundle, script: Sequence[ScriptedTurn]
+    args: argparse.Namespace,
+    bundle: Bundle,
+    script: Sequence[ScriptedTurn],
+    ours: Sequence[OurSide],
 ) -> Iterator[list[PeerSide]]:
-    """The peers that are asked for, with room for all of `script`."""
+    """The peers that are asked for, with room for all of `script`.
+
+    llama.cpp alone runs once beside as many cells of others as each of `ours` has.
+    """
     size = _num_tokens(script)
     limits = {"num_tokens": size, "num_threads": args.threads}
     with ExitStack() as stack:
         model = stack.enter_context(closing(LlamaModel(bundle.model)))
         sides = []
 
-        def add(peer: Peer, bound: float | None, **layouts: MakeLayout) -> None:
+        def add(
+            peer: Peer,
+            bound: float | None,
+            layouts: dict[str, MakeLayout],
+            beside: Measured | None = None,
+        ) -> None:
             stack.enter_context(closing(peer))
             for layout, make in layouts.items():
                 name = f"{peer.name}, {layout}"
-                sides.append(PeerSide(peer, make, Measured(name, bound)))
+                sides.append(PeerSide(peer, make, Measured(name, bound, beside)))
 
-        if RAW in args.peers:
-            config = bundle.manifest.context.config(n_ctx=size, n_seq_max=1, n_threads=args.threads)
+        for side in ours if RAW in args.peers else ():
+            tokens = [token for turn in script for token in turn.opening]
+            others = _filling(side.num_cells_of_others, tokens)
+            config = bundle.manifest.context.config(
+                n_ctx=size + side.num_cells_of_others + _STEP,
+                n_seq_max=1 + len(others),
+                n_threads=args.threads,
+            )
             context = stack.enter_context(closing(LlamaContext(model, config)))
-            add(RawPeer(context), MAX_OVER_RAW, appended=AppendOnly)
+            name = f"llama.cpp alone, {side.num_others} others"
+            add(RawPeer(context, others, name), MAX_OVER_RAW, {"appended": AppendOnly}, side.times)
         both: dict[str, MakeLayout] = {"rewritten": Rewritten, "appended": AppendOnly}
         if TWO_PASS in args.peers:
-            add(TwoPassPeer(bundle.model, model, **limits), MAX_OVER_TWO_PASS, **both)
+            add(TwoPassPeer(bundle.model, model, **limits), MAX_OVER_TWO_PASS, both)
         if args.llama_server:
-            add(LlamaServerPeer(args.llama_server, bundle.model, **limits), None, **both)
+            add(LlamaServerPeer(args.llama_server, bundle.model, **limits), None, both)
         yield sides
+
+
+def _filling(num_cells: int, tokens: Sequence[int]) -> list[list[int]]:
+    """Sequences of `tokens`, over and over, that have so many cells together."""
+    sizes = [*[_CELLS_OF_ONE] * (num_cells // _CELLS_OF_ONE), num_cells % _CELLS_OF_ONE]
+    return [[*islice(cycle(tokens), size)] for size in sizes if size]
 
 
 def _num_tokens(script: Sequence[ScriptedTurn]) -> int:

@@ -68,6 +68,8 @@ class Measured:
     name: str
     bound: float | None = None
     """Upper bound of our time to state over its."""
+    ours: "Measured | None" = None
+    """Those of ours that it is held against, if not those given."""
     runs: list[Sequence[Timed]] = field(default_factory=list)
 
     def medians(self, what: str) -> list[float]:
@@ -81,7 +83,7 @@ class Measured:
 
     def ratio(self, ours: "Measured") -> Ratio:
         """Our time to state over its, run by run."""
-        return ratio_of(ours.medians("state_ms"), self.medians("state_ms"))
+        return ratio_of((self.ours or ours).medians("state_ms"), self.medians("state_ms"))
 
     def is_good(self, ours: "Measured") -> bool:
         """Whether the bound is kept, if there is one."""

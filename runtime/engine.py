@@ -211,7 +211,8 @@ class Engine:
             for part in plan.slices:
                 self._fail(part.sequence, error)
             return True
-        self._budget.observe(plan.num_replies, plan.num_prompt, time.monotonic() - start)
+        seconds = time.monotonic() - start
+        self._budget.observe(plan.num_replies, plan.num_prompt, seconds, plan.num_prompts)
         for part, row in zip(plan.slices, rows, strict=True):
             part.sequence.num_evaluated += part.count
             self._keep_prefixes(part.sequence, part.count)

@@ -71,6 +71,8 @@ class Plan:
     slices: list[Slice]
     embeddings: bool
     steps: list[CacheStep] = field(default_factory=list)
+    num_prompts: int = 0
+    """Running sequences whose prompt was not read to its end."""
 
     @property
     def num_replies(self) -> int:

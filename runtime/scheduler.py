@@ -160,8 +160,9 @@ class Scheduler:
         steps = self._make_room()
         slices = [Slice(s, 1, is_output=True) for s in self.running if s.is_replying]
         states = [Slice(s, 1, is_output=True) for s in self.running if s.is_at_state]
+        num_prompts = sum(not s.is_replying for s in self.running) - len(states)
         if states:
-            return Plan(slices + states, embeddings=True, steps=steps)
+            return Plan(slices + states, True, steps, num_prompts)
         budget = self.limits.batch_tokens - len(slices)
         most = num_alongside if slices else num_alone
         if most is not None:
@@ -173,7 +174,7 @@ class Scheduler:
             is_last = count == sequence.num_pending
             slices.append(Slice(sequence, count, is_output=is_last))
             budget -= count
-        return Plan(slices, embeddings=False, steps=steps)
+        return Plan(slices, False, steps, num_prompts)
 
     def _find_start(self, sequence: EngineSequence) -> _Start | None:
         """Where a sequence begins; None while one that runs is about to have more of it."""

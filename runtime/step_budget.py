@@ -1,16 +1,25 @@
-"""How much of a prompt goes into one step.
+"""How much of a prompt goes into one step, and when: replies and prompts share the engine's time.
 
-So much that those who speak hardly notice, and never so much that a deadline waits for it.
+A small chunk of a prompt costs up to three times as much a token as a large one, so beside replies
+prompts are read in few large chunks, and after each the replies have the engine to themselves for
+as long as is due to them. Most tokens of a reply come as fast as if nobody else was there, and the
+few that don't are late by no more than LONGEST_STALL_S, where the machine is quick enough.
 """
 
 from runtime.running_mean import RunningMean
 
 SHARE = 0.3
 """Weight of the newest step in the running means."""
-STRETCH = 2.5
+STALL = 24
 """A step of replies and prompts may take so many times as long as one of replies alone."""
+LONGEST_STALL_S = 0.25
+"""Seconds for such a step, where STRETCH allows no more."""
+STRETCH = 2.5
+"""So many times may every step take as long as one of replies alone; what takes longer is owed."""
+DUE = 1.25
+"""Seconds of their own that replies get for each that prompts had, where both are as many."""
 LEAST = 4
-"""Prompt tokens that any step may have, so that no prompt waits for ever."""
+"""Prompt tokens that a step with any has, so that no prompt waits for ever."""
 LONGEST_S = 0.5
 """Seconds for a step of prompts alone, as far as LEAST_ALONE tokens allow."""
 LEAST_ALONE = 16
@@ -27,13 +36,19 @@ class StepBudget:
         self._quiet = RunningMean(SHARE)
         self._per_token = RunningMean(SHARE)
         self._per_token_alone = RunningMean(SHARE)
+        self._owed = 0.0
+        """Seconds that replies have to themselves before the next chunk."""
 
     @property
     def num_tokens(self) -> int:
         """Prompt tokens that may ride with replies in the next step."""
-        if not self._quiet.value or not self._per_token.value:
+        if self._owed > 0:
+            return 0
+        quiet, per_token = self._quiet.value, self._per_token.value or self._per_token_alone.value
+        if not quiet or not per_token:
             return 2 * LEAST
-        return max(LEAST, int((STRETCH - 1) * self._quiet.value / self._per_token.value))
+        longest = max(STRETCH * quiet, min(STALL * quiet, LONGEST_STALL_S))
+        return max(LEAST, int((longest - quiet) / per_token))
 
     @property
     def num_alone(self) -> int:
@@ -52,8 +67,18 @@ class StepBudget:
         """Seconds of a step that reads the weights for next to nothing."""
         return self._quiet.value or 0.0
 
-    def observe(self, num_replies: int, num_prompt: int, seconds: float) -> None:
-        """A step that evaluated so many reply and prompt tokens took `seconds`."""
+    def observe(
+        self, num_replies: int, num_prompt: int, seconds: float, num_prompts: int = 1
+    ) -> None:
+        """A step that evaluated so many reply and prompt tokens took `seconds`.
+
+        `num_prompts` were being read when it was planned.
+        """
+        if num_replies and num_prompt > LEAST and seconds > STRETCH * self._of_itself:
+            taken = min(seconds - self._of_itself, LONGEST_STALL_S)  # a stall is nobody's
+            self._owed = DUE * taken * num_replies / max(1, num_prompts)
+        else:
+            self._owed = max(0.0, self._owed - seconds) if num_replies else 0.0
         if not num_prompt:
             self._quiet.add(seconds)
             return

@@ -101,7 +101,8 @@ def test_every_figure_is_given_of_ours_and_of_every_peer(bench: Bench, tmp_path:
     assert [one["name"] for one in found["times"]] == [
         "ours, 0 others",
         "ours, 3 others",
-        "llama.cpp alone, appended",
+        "llama.cpp alone, 0 others, appended",
+        "llama.cpp alone, 3 others, appended",
         "two passes, rewritten",
         "two passes, appended",
     ]
@@ -111,7 +112,7 @@ def test_every_figure_is_given_of_ours_and_of_every_peer(bench: Bench, tmp_path:
             assert 0 < turn["state_ms"] <= turn["total_ms"]
             assert 0 < turn["first_token_ms"] <= turn["total_ms"]
             assert turn["num_evaluated"] > 0
-    assert [one["ours_over_it"] is None for one in found["times"]] == [True, *[False] * 4]
+    assert [one["ours_over_it"] is None for one in found["times"]] == [True, *[False] * 5]
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 

@@ -2,44 +2,98 @@
 
 import pytest
 
-from runtime.step_budget import LEAST, LEAST_ALONE, LONGEST_S, STRETCH, StepBudget
+from runtime.step_budget import (
+    LEAST,
+    LEAST_ALONE,
+    LONGEST_S,
+    LONGEST_STALL_S,
+    STALL,
+    STRETCH,
+    StepBudget,
+)
 
 
-def play(budget: StepBudget, quiet: float, per_token: float, num_steps: int = 40) -> list[float]:
-    """Steps with a long prompt on a machine of such speed, in seconds, after ten quiet ones."""
+def play(
+    budget: StepBudget,
+    quiet: float,
+    per_token: float,
+    num_steps: int = 400,
+    sides: tuple[int, int] = (1, 1),
+) -> list[tuple[int, float]]:
+    """Prompt tokens and seconds of steps of so many replies and prompts that never end.
+
+    Ten without prompts come before.
+    """
+    num_replies, num_prompts = sides
     for _ in range(10):
-        budget.observe(1, 0, quiet)
+        budget.observe(num_replies, 0, quiet, 0)
     steps = []
     for _ in range(num_steps):
         count = budget.num_tokens
-        steps.append(quiet + count * per_token)
-        budget.observe(1, count, steps[-1])
+        steps.append((count, quiet + count * per_token))
+        budget.observe(num_replies, count, steps[-1][1], num_prompts)
     return steps
 
 
-@pytest.mark.parametrize("quiet", [0.005, 0.02, 0.1])
-@pytest.mark.parametrize("per_token", [0.0005, 0.001])
-def test_replies_are_slowed_by_a_stated_factor_on_any_machine(
-    quiet: float, per_token: float
+MACHINES = pytest.mark.parametrize(
+    ("quiet", "per_token"),
+    [(q, t) for q in (0.005, 0.008, 0.02, 0.1, 0.3) for t in (0.0005, 0.002, 0.07)],
+)
+
+
+@MACHINES
+def test_no_token_of_a_reply_comes_later_than_stated(quiet: float, per_token: float) -> None:
+    longest = max(STRETCH * quiet, min(STALL * quiet, LONGEST_STALL_S), quiet + LEAST * per_token)
+    steps = play(StepBudget(), quiet, per_token)[3:]
+    assert max(seconds for _, seconds in steps) <= 1.001 * longest
+
+
+@pytest.mark.parametrize("quiet", [0.003, 0.006, 0.010])
+def test_on_a_quick_machine_19_of_20_tokens_come_as_if_nobody_else_was_there(quiet: float) -> None:
+    late = [seconds > 1.01 * quiet for _, seconds in play(StepBudget(), quiet, 0.0015)]
+    assert 0 < sum(late[3:]) < 0.05 * len(late[3:])
+
+
+@pytest.mark.parametrize(("sides", "share"), [((1, 1), 0.44), ((4, 1), 0.17), ((1, 4), 0.72)])
+def test_prompts_and_replies_share_the_time_by_how_many_they_are(
+    sides: tuple[int, int], share: float
 ) -> None:
-    steps = play(StepBudget(), quiet, per_token)
-    most = max(STRETCH * quiet, quiet + LEAST * per_token)
-    assert max(steps[1:]) <= 1.001 * most
-    assert steps[-1] >= min(most, STRETCH * quiet - per_token) * 0.999, "no more slowly than that"
+    quiet = 0.008
+    steps = play(StepBudget(), quiet, 0.0015, 4_000, sides)
+    extra = sum(seconds - quiet for _, seconds in steps)
+    assert extra / sum(seconds for _, seconds in steps) == pytest.approx(share, abs=0.03)
+
+
+def test_where_all_steps_are_slow_each_is_stretched_a_little_and_nothing_owed() -> None:
+    counts = [count for count, _ in play(StepBudget(), quiet=0.3, per_token=0.05)]
+    assert min(counts[3:]) >= int((STRETCH - 1) * 0.3 / 0.05)
+
+
+def test_a_machine_that_slept_owes_nobody_its_sleep() -> None:
+    budget = StepBudget()
+    play(budget, 0.008, 0.0015)
+    budget.observe(1, 64, 60.0)
+    assert any(count for count, _ in play(budget, 0.008, 0.0015, num_steps=60))
+
+
+def test_nothing_is_owed_to_replies_that_have_ended() -> None:
+    budget = StepBudget()
+    while budget.num_tokens:
+        play(budget, 0.008, 0.0015, num_steps=1)
+    budget.observe(0, 64, 0.1)
+    assert budget.num_tokens > 0
 
 
 def test_a_prompt_always_goes_on() -> None:
-    budget = StepBudget()
-    play(budget, quiet=0.001, per_token=1.0)
-    assert budget.num_tokens == LEAST
+    counts = [count for count, _ in play(StepBudget(), quiet=0.001, per_token=1.0)]
+    assert set(counts[-50:]) == {LEAST}
 
 
 def test_it_learns_that_the_machine_has_become_slow() -> None:
     budget = StepBudget()
-    play(budget, quiet=0.02, per_token=0.0005)
-    before = budget.num_tokens
-    play(budget, quiet=0.02, per_token=0.002)
-    assert budget.num_tokens < before / 3
+    before = max(count for count, _ in play(budget, quiet=0.02, per_token=0.0005)[-50:])
+    after = max(count for count, _ in play(budget, quiet=0.02, per_token=0.002)[-50:])
+    assert after < before / 3
 
 
 def test_before_it_has_measured_anything_it_is_careful() -> None:
