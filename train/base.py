@@ -23,6 +23,7 @@ from export.vocabulary import model_vocabulary_sha256, read_vocabulary
 from heads.bundle import MODEL, cache_folder
 from runtime.prompt import Special
 from train.config import BaseConfig
+from train.packed_attention import NAME as PACKED
 
 _GEMMA_PATTERN = 6
 """Every so-manieth layer of Gemma 3 attends to everything, where a GGUF does not say."""
@@ -83,7 +84,7 @@ def load_weights(config: BaseConfig, gguf: Path, device: torch.device) -> Any:
     import transformers  # noqa: PLC0415 (slow to import)
 
     load: Callable[..., Any] = transformers.AutoModelForCausalLM.from_pretrained
-    kwargs: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "sdpa"}
+    kwargs: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": PACKED}
     try:
         if not config.hf:
             kwargs["config"] = _gguf_config(gguf)

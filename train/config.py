@@ -17,6 +17,8 @@ Number = Annotated[float, msgspec.Meta(ge=0)]
 Rate = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
+Precision = Literal["auto", "bf16", "fp32"]
+
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -82,7 +84,10 @@ class LossConfig(_Section, frozen=True):
 
 
 class OptimiserConfig(_Section, frozen=True):
-    """AdamW, cosine schedule with warm-up; a step sees micro_batch * accumulation examples."""
+    """AdamW, cosine schedule with warm-up; a step sees micro_batch * accumulation examples.
+
+    The examples of a micro-batch begin alike (an NPC's `<SYS>` block), which is evaluated once.
+    """
 
     lr: Rate = 4e-4
     lr_rows: Rate = 1e-3
@@ -107,7 +112,7 @@ class RunConfig(_Section, frozen=True):
     """Evaluations without a better composite before the run ends."""
     eval_conversations: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Validation conversations looked at during training; 0: all."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Precision = "auto"
     """Of the forward pass; `auto`: bf16 on a GPU, and on a CPU that multiplies in it."""
     gradient_checkpointing: bool = False
     threads: Annotated[int, msgspec.Meta(ge=0)] = 0

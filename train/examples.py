@@ -7,20 +7,20 @@ from dataclasses import dataclass
 import torch
 
 from train.dataset import TurnLabel
+from train.packed_attention import Packing
 from train.transcripts import EncodedTranscript, TranscriptWriter
 
 Tensor = torch.Tensor
-_BUCKET = 64
-"""Batches among which examples are sorted by length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """One transcript. `states` are positions of `<STATE>`; `answers` those before a reply's token.
 
-    `labels` stand in the order of `states`.
+    `tokens` begin with `opening`; `labels` stand in the order of `states`.
     """
 
+    opening: tuple[int, ...]
     tokens: list[int]
     states: list[int]
     answers: list[int]
@@ -29,28 +29,33 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Examples padded on the right (harmless to causal attention).
+    """Examples with one opening, packed into a row: the opening, then how each goes on.
 
-    `tokens` [batch, length]; `states` [n] and `answers` [m] index its flattened positions;
-    `targets` [m] are the tokens that follow `answers`; `delta` [n, n_delta]; `flag` [n, n_flags].
+    `tokens` [1, length] and `positions` [1, length], of each in its own transcript; `states` [n]
+    and `answers` [m] index the row; `targets` [m] are the tokens that follow `answers`; `delta`
+    [n, n_delta]; `flag` [n, n_flags].
     """
 
     tokens: Tensor
+    positions: Tensor
     states: Tensor
     answers: Tensor
     targets: Tensor
     delta: Tensor
     flag: Tensor
+    packing: Packing
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
-        parts = (getattr(self, name).to(device) for name in self.__slots__)
-        return Batch(*parts)
+        parts = {name: getattr(self, name) for name in self.__slots__}
+        moved = {k: v.to(device) for k, v in parts.items() if isinstance(v, Tensor)}
+        return Batch(**(parts | moved))
 
 
 def make_example(transcript: EncodedTranscript) -> Example:
     """The example of a transcript; what is told of the past is read and not learned."""
-    tokens = [*transcript.opening, *transcript.told]
+    opening = tuple(transcript.opening)
+    tokens = [*opening, *transcript.told]
     states: list[int] = []
     answers: list[int] = []
     for turn in transcript.turns:
@@ -59,7 +64,7 @@ def make_example(transcript: EncodedTranscript) -> Example:
         tokens += turn.decided
         answers += range(len(tokens) - 1, len(tokens) - 1 + len(turn.answered))
         tokens += turn.answered
-    return Example(tokens, states, answers, [turn.label for turn in transcript.turns])
+    return Example(opening, tokens, states, answers, [turn.label for turn in transcript.turns])
 
 
 def make_examples(
@@ -98,37 +103,44 @@ def _fitting(
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """One batch of `examples`."""
-    length = max(len(example.tokens) for example in examples)
-    tokens = torch.zeros(len(examples), length, dtype=torch.long)
+    """One batch of `examples`, whose openings must be the same."""
+    opening = examples[0].opening
+    if any(example.opening != opening for example in examples):
+        raise ValueError("examples with different openings in one batch")
+    packing = Packing(len(opening), tuple(len(e.tokens) - len(opening) for e in examples))
+    tokens = [*opening]
     states: list[int] = []
     answers: list[int] = []
     targets: list[int] = []
-    for row, example in enumerate(examples):
-        tokens[row, : len(example.tokens)] = torch.tensor(example.tokens)
-        states += [row * length + at for at in example.states]
-        answers += [row * length + at for at in example.answers]
+    for example, start in zip(examples, packing.starts, strict=True):
+        moved = start - len(opening)
+        tokens += example.tokens[len(opening) :]
+        states += [moved + at for at in example.states]
+        answers += [moved + at for at in example.answers]
         targets += [example.tokens[at + 1] for at in example.answers]
     labels = [label for example in examples for label in example.labels]
     return Batch(
-        tokens,
+        torch.tensor([tokens]),
+        packing.positions(),
         torch.tensor(states),
         torch.tensor(answers),
         torch.tensor(targets),
         torch.tensor([[*label.delta.values()] for label in labels], dtype=torch.float32),
         torch.tensor([[*label.flag.values()] for label in labels], dtype=torch.float32),
+        packing,
     )
 
 
 def batch_order(examples: Sequence[Example], size: int, seed: str) -> list[list[int]]:
-    """Indices of `examples` in batches of like length, in an order drawn by `seed`."""
+    """Indices of `examples` in batches of at most `size` with one opening, drawn by `seed`."""
     draw = random.Random(seed)  # noqa: S311
     order = list(range(len(examples)))
     draw.shuffle(order)
-    batches: list[list[int]] = []
-    for start in range(0, len(order), size * _BUCKET):
-        bucket = order[start : start + size * _BUCKET]
-        bucket.sort(key=lambda index: len(examples[index].tokens))
-        batches += [bucket[at : at + size] for at in range(0, len(bucket), size)]
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for index in order:
+        alike.setdefault(examples[index].opening, []).append(index)
+    batches = [
+        group[at : at + size] for group in alike.values() for at in range(0, len(group), size)
+    ]
     draw.shuffle(batches)
     return batches

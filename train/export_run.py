@@ -21,7 +21,7 @@ from train.checkpoint import BEST, TrainedPersona
 from train.commands import write_whole
 from train.dataset import DatasetError, TurnLabel, check_npcs, conversations, read_dataset, spread
 from train.fit_heads import LinearHeads, Targets, calibrated, fit, make_targets
-from train.heads_files import head_spec, read_trained_heads, write_heads
+from train.heads_files import HEADS_WEIGHTS, head_spec, read_trained_heads, write_heads
 from train.merit import delta_merit, flag_merit
 from train.parity import Likelihood, Measured, Parity, References, choose, compare, likelihood
 from train.states import LabelledState, stack
@@ -188,10 +188,10 @@ def _write(
 
 
 def _keep(target: Path, adapter: Path, heads: Path) -> None:
-    """Copy what a bundle of the same base is built from."""
+    """Copy what a bundle of the same base is built from, and what training would go on from."""
     kept = target / "adapter"
     with locked(kept, lambda: None), replaced(kept) as beside:
-        for name in (CONFIG, WEIGHTS, PERSONA, SPECIAL_ROWS):
+        for name in (CONFIG, WEIGHTS, PERSONA, SPECIAL_ROWS, HEADS_WEIGHTS):
             shutil.copyfile(adapter / name, beside / name)
     for name in (HEADS, HEADS_RECORD):
         write_whole(target / name, (heads / name).read_bytes())

@@ -121,7 +121,12 @@ class MultiHeadModel(nn.Module):
         """One forward pass: states, predictions and the replies' NLL."""
         core = self.lm.get_base_model() if hasattr(self.lm, "get_base_model") else self.lm
         embeddings = self.rows.embed(batch.tokens, core.get_input_embeddings())
-        hidden = core.get_decoder()(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+        hidden = core.get_decoder()(
+            inputs_embeds=embeddings,
+            position_ids=batch.positions,
+            packing=batch.packing,
+            use_cache=False,
+        ).last_hidden_state
         flat = hidden.flatten(0, 1)
         states = flat[batch.states].float()
         delta, flag_logits = self.heads(states, noise)

@@ -65,7 +65,7 @@ def read_run(folder: Path) -> RunRecord:
 
 
 class TrainingRun:
-    """A run of `config` in `folder`, from the best of the run in `start` if that is given.
+    """A run of `config` in `folder`, from what is trained in `start`, or from its best if a run.
 
     Raises ExportError or DatasetError.
     """
@@ -79,7 +79,7 @@ class TrainingRun:
         start: Path | None = None,
     ) -> None:
         self.config, self.folder, self.world, self.splits = config, folder, world, splits
-        self.start = start / BEST if start else None
+        self.start = start / BEST if start and (start / BEST).is_dir() else start
         self.accelerator = Accelerator(mixed_precision="no")  # `run.precision` decides
         self.console = Console(stderr=True, quiet=not self.accelerator.is_main_process)
 

@@ -15,7 +15,13 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add = parser.add_argument
     add("--config", type=Path, default=Path("demo"), help="TOML file, or a name in train/configs")
     add("--out", type=Path, required=True, metavar="RUN", help="folder of the run; goes on there")
-    add("--from", type=Path, metavar="RUN", dest="start", help="begin with the best of that run")
+    add(
+        "--from",
+        type=Path,
+        metavar="RUN|ADAPTER",
+        dest="start",
+        help="begin with the best of that run, or with an adapter such as export/default/adapter",
+    )
     add("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="changes")
     parser.set_defaults(run=or_say_why("train", run_train))
 

@@ -19,6 +19,7 @@ from train.checkpoint import Checkpoints, Progress
 from train.config import TrainConfig
 from train.dataset import DatasetError
 from train.examples import Example, batch_order, collate
+from train.mixed_precision import hold_frozen_in_bf16, multiplies_in_bf16
 from train.multi_head import MultiHeadModel
 from train.run_log import RunLog
 from train.validation import composite, validate
@@ -53,6 +54,9 @@ class MultiHeadTrainer:
         self.config, self.checkpoints, self.accelerator = config, checkpoints, accelerator
         self.train, self.validation = examples
         self.model = model
+        self.is_bf16 = multiplies_in_bf16(config.run.precision, accelerator.device)
+        if self.is_bf16:
+            hold_frozen_in_bf16(model.lm)
         self.num_steps = self._count_steps()
         self.optimiser = torch.optim.AdamW(self._groups(), weight_decay=0.0)
         warmup = math.ceil(config.optimiser.warmup_share * self.num_steps)
@@ -175,9 +179,7 @@ class MultiHeadTrainer:
         self.model.heads.start_from(torch.cat(states), torch.cat(delta), flag.to(self.device), cap)
 
     def _autocast(self) -> Any:
-        precision = self.config.run.precision
-        is_on = precision == "bf16" or (precision == "auto" and _is_bf16_fast(self.device))
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=is_on)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bf16)
 
     def _step(self, wrapped: Any, optimiser: Any, step: Step) -> dict[str, float]:
         start = perf_counter()
@@ -267,11 +269,3 @@ class MultiHeadTrainer:
         if self.accelerator.is_main_process:
             self.checkpoints.save_last(self.model, self.optimiser, self.schedule, self.progress)
         self.accelerator.wait_for_everyone()
-
-
-def _is_bf16_fast(device: torch.device) -> bool:
-    """On a CPU without such instructions bf16 is slower than fp32."""
-    if device.type != "cpu":
-        return True
-    able = torch.cpu.get_capabilities()
-    return any(able.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))

@@ -20,6 +20,7 @@ from train.multi_head import MultiHeadModel, Output, add_adapter
 LORA = LoraConfig(r=4, alpha=12.0, dropout=0.0)
 DELTA_NAMES, FLAG_NAMES = ["trust", "relationship"], ["give_item", "quest_stage_change"]
 LENGTHS = (17, 30, 24)
+OPENING = 4
 ROUNDING = 1e-5
 """How far float32 sums in another order may lie apart."""
 
@@ -75,22 +76,30 @@ def make_grounds(folder: Path) -> dict[str, Ground]:
 
 
 def examples_of(info: BaseInfo, lengths: Sequence[int] = LENGTHS) -> list[Example]:
-    """Random tokens with all the special ones among them, two `<STATE>`s and some answers."""
+    """Random tokens with all the special ones among them, two `<STATE>`s and some answers.
+
+    All begin with the same few.
+    """
     draw = np.random.default_rng(1)
+    opening = draw.integers(0, 400, OPENING)
     found = []
     for number, length in enumerate(lengths):
-        tokens = draw.integers(0, 400, length)
-        places = draw.choice(np.arange(1, length), 8, replace=False)
+        tokens = np.concatenate([opening, draw.integers(0, 400, length - OPENING)])
+        places = draw.choice(np.arange(OPENING, length), 8, replace=False)
         ids = list(info.special_ids.values())
         tokens[places] = [*ids, info.special_ids[Special.STATE]]
         states = np.flatnonzero(tokens == info.special_ids[Special.STATE])
-        answers = np.sort(draw.choice(length - 1, 6, replace=False))
+        answers = np.sort(draw.choice(np.arange(OPENING, length - 1), 6, replace=False))
         deltas = draw.uniform(-1, 1, (len(states), 2)).round(2)
         labels = [
             label(number + at, delta=dict(zip(DELTA_NAMES, map(float, delta), strict=True)))
             for at, delta in enumerate(deltas)
         ]
-        found.append(Example(tokens.tolist(), states.tolist(), answers.tolist(), labels))
+        found.append(
+            Example(
+                tuple(opening.tolist()), tokens.tolist(), states.tolist(), answers.tolist(), labels
+            )
+        )
     return found
 
 

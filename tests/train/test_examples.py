@@ -1,8 +1,9 @@
 """Transcripts as tensors, on a vocabulary of single letters."""
 
 import random
+from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from runtime.prompt import Special
 from tests.train.turns import WORLD, label
 from train.dataset import TurnLabel
 from train.examples import Example, batch_order, collate, make_example, make_examples
+from train.packed_attention import Packing
 from train.transcripts import TranscriptWriter
 
 EOS = 1
@@ -191,7 +193,7 @@ def test_a_long_rebuilt_conversation_is_cut_likewise(
 
 
 @given(sizes=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 30)), min_size=1, max_size=5))
-def test_what_is_gathered_from_a_padded_batch_is_what_single_examples_have(
+def test_what_is_gathered_from_a_packed_row_is_what_single_examples_have(
     sizes: list[tuple[int, int]],
 ) -> None:
     examples = [
@@ -199,23 +201,30 @@ def test_what_is_gathered_from_a_padded_batch_is_what_single_examples_have(
         for at, (num, length) in enumerate(sizes)
     ]
     batch = collate(examples)
-    assert batch.tokens.shape == (len(examples), max(len(e.tokens) for e in examples))
-    states, answers, targets = [], [], []
-    place = torch.full_like(batch.tokens, -1)
-    """Of each token, in the examples one after the other."""
-    start = 0
-    for row, example in enumerate(examples):
-        size = len(example.tokens)
-        assert batch.tokens[row, :size].tolist() == example.tokens
-        place[row, :size] = torch.arange(start, start + size)
-        states += [start + at for at in example.states]
-        answers += [start + at for at in example.answers]
-        targets += learned(example)
-        start += size
-    assert place.flatten()[batch.states].tolist() == states
-    assert place.flatten()[batch.answers].tolist() == answers
-    assert batch.targets.tolist() == targets
-    assert batch.tokens.flatten()[batch.answers + 1].tolist() == targets
+    opening = examples[0].opening
+    row = [*opening, *(token for e in examples for token in e.tokens[len(opening) :])]
+    assert batch.tokens.tolist() == [row]
+    assert batch.packing == Packing(
+        len(opening), tuple(len(e.tokens) - len(opening) for e in examples)
+    )
+    ends = [len(example.tokens) for example in examples]
+    positions = [*range(len(opening)), *(at for end in ends for at in range(len(opening), end))]
+    assert batch.positions.tolist() == [positions]
+    for gathered, wanted in (
+        (batch.states, [(e, at) for e in examples for at in e.states]),
+        (batch.answers, [(e, at) for e in examples for at in e.answers]),
+    ):
+        assert [positions[at] for at in gathered.tolist()] == [at for _, at in wanted]
+        assert [row[at] for at in gathered.tolist()] == [e.tokens[at] for e, at in wanted]
+    assert batch.targets.tolist() == [token for e in examples for token in learned(e)]
+    assert [row[at + 1] for at in batch.answers.tolist()] == batch.targets.tolist()
+
+
+def test_examples_that_begin_otherwise_are_no_batch() -> None:
+    first, second = (make_example(WRITER.write(conversation(name, 1))) for name in "ab")
+    other = replace(second, opening=second.opening[:-1])
+    with pytest.raises(ValueError, match="different openings"):
+        collate([first, other])
 
 
 def test_the_labels_of_a_batch_stand_in_the_order_of_its_states() -> None:
@@ -230,44 +239,40 @@ def test_the_labels_of_a_batch_stand_in_the_order_of_its_states() -> None:
 
 
 def test_a_batch_moves_to_a_device_as_a_whole() -> None:
-    batch = collate([make_example(WRITER.write(conversation("a", 2)))]).to(torch.device("meta"))
-    assert {getattr(batch, name).device.type for name in batch.__slots__} == {"meta"}
+    batch = collate([make_example(WRITER.write(conversation("a", 2)))])
+    moved = batch.to(torch.device("meta"))
+    parts = [getattr(moved, name) for name in moved.__slots__]
+    assert {part.device.type for part in parts if isinstance(part, torch.Tensor)} == {"meta"}
+    assert moved.packing == batch.packing
 
 
-def of_lengths(lengths: Sequence[int]) -> list[Example]:
-    return [Example([0] * length, [], [], []) for length in lengths]
+def beginning(openings: Sequence[int]) -> list[Example]:
+    return [Example((opening,), [opening], [], [], []) for opening in openings]
 
 
-LENGTHS = st.lists(st.integers(1, 500), min_size=1, max_size=300)
+OPENINGS = st.lists(st.integers(0, 5), min_size=1, max_size=300)
 
 
-@given(lengths=LENGTHS, size=st.integers(1, 8), seed=st.text(max_size=4))
-def test_batches_hold_each_example_once_and_are_as_few_as_can_be(
-    lengths: list[int], size: int, seed: str
+@given(openings=OPENINGS, size=st.integers(1, 8), seed=st.text(max_size=4))
+def test_batches_hold_each_example_once_begin_alike_and_are_as_few_as_can_be(
+    openings: list[int], size: int, seed: str
 ) -> None:
-    batches = batch_order(of_lengths(lengths), size, seed)
-    assert sorted(at for batch in batches for at in batch) == list(range(len(lengths)))
-    assert len(batches) == -(-len(lengths) // size)
+    batches = batch_order(beginning(openings), size, seed)
+    assert sorted(at for batch in batches for at in batch) == list(range(len(openings)))
+    assert all(len({openings[at] for at in batch}) == 1 for batch in batches)
     assert max(len(batch) for batch in batches) <= size
-
-
-@given(lengths=st.lists(st.integers(1, 500), min_size=1, max_size=64), seed=st.text(max_size=4))
-def test_a_batch_holds_examples_of_like_length(lengths: list[int], seed: str) -> None:
-    batches = batch_order(of_lengths(lengths), 4, seed)
-    spans = sorted((min(lengths[at] for at in b), max(lengths[at] for at in b)) for b in batches)
-    assert all(first[1] <= second[0] for first, second in pairwise(spans))
+    assert len(batches) == sum(-(-count // size) for count in Counter(openings).values())
 
 
 def test_the_order_of_batches_is_a_function_of_its_seed() -> None:
-    examples = of_lengths([at % 17 + 1 for at in range(100)])
+    examples = beginning([at % 5 for at in range(100)])
     first = batch_order(examples, 4, "0 0")
     random.random()
     assert batch_order(examples, 4, "0 0") == first
     assert batch_order(examples, 4, "0 1") != first
 
 
-def test_batches_do_not_come_in_the_order_of_their_lengths() -> None:
-    lengths = list(range(1, 101))
-    batches = batch_order(of_lengths(lengths), 4, "0")
-    firsts = [batch[0] for batch in batches]
+def test_batches_do_not_come_opening_by_opening() -> None:
+    openings = [at // 20 for at in range(100)]
+    firsts = [openings[batch[0]] for batch in batch_order(beginning(openings), 4, "0")]
     assert firsts not in (sorted(firsts), sorted(firsts, reverse=True))

@@ -1,6 +1,7 @@
 """The model that is trained, beside plain transformers and torch's own losses."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from tests.train.grounds import (
     read,
 )
 from train.config import LoraConfig, LossConfig
-from train.examples import Batch, collate
+from train.examples import Batch, Example, collate
 from train.multi_head import Heads, MultiHeadModel
 
 pytestmark = [
@@ -38,6 +39,7 @@ def plain(model: MultiHeadModel) -> Any:
     """Transformers' model with the adapter merged and the special rows in its matrices."""
     lm = copy.deepcopy(model.lm)
     lm = lm.merge_and_unload() if hasattr(lm, "merge_and_unload") else lm
+    lm.set_attn_implementation("eager")
     table, head = lm.get_input_embeddings(), lm.get_output_embeddings()
     is_tied = head.weight is table.weight
     table.weight = with_rows(table.weight, model, "embedding")
@@ -53,12 +55,16 @@ def with_rows(matrix: torch.Tensor, model: MultiHeadModel, name: str) -> torch.n
     return torch.nn.Parameter(whole)
 
 
-def read_plainly(lm: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """`(states, nll)` of `batch` by transformers alone."""
-    out = lm(input_ids=batch.tokens, output_hidden_states=True, use_cache=False)
-    states = out.hidden_states[-1].flatten(0, 1)[batch.states]
-    chances = out.logits.flatten(0, 1)[batch.answers].log_softmax(-1)
-    return states, -chances.gather(-1, batch.targets[:, None])[:, 0]
+def read_plainly(lm: Any, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """`(states, nll)` of `examples` by transformers alone, one after the other."""
+    states, nll = [], []
+    for example in examples:
+        tokens = torch.tensor([example.tokens])
+        out = lm(input_ids=tokens, output_hidden_states=True, use_cache=False)
+        states.append(out.hidden_states[-1][0, example.states])
+        chances = out.logits[0, example.answers].log_softmax(-1)
+        nll.append(-chances.gather(-1, tokens[0, 1:][example.answers, None])[:, 0])
+    return torch.cat(states), torch.cat(nll)
 
 
 def test_the_first_rows_of_the_special_tokens_are_those_of_the_gguf(ground: Ground) -> None:
@@ -82,7 +88,7 @@ def test_an_untrained_model_reads_as_its_base_does(ground: Ground) -> None:
     batch = batch_of(ground.info)
     found = read(ground.model(seed=None), batch)
     with torch.no_grad():
-        states, nll = read_plainly(ground.tiny.hf_model, batch)
+        states, nll = read_plainly(ground.tiny.hf_model, examples_of(ground.info))
     assert_near(found.states, states, 10)
     assert_near(found.nll, nll, 10)
 
@@ -94,8 +100,8 @@ def test_states_and_nll_are_those_of_transformers_with_the_rows_in_its_matrices(
     batch, model = batch_of(ground.info), ground.model(config)
     found = read(model, batch)
     with torch.no_grad():
-        states, nll = read_plainly(plain(model), batch)
-        others, _ = read_plainly(ground.tiny.hf_model, batch)
+        states, nll = read_plainly(plain(model), examples_of(ground.info))
+        others, _ = read_plainly(ground.tiny.hf_model, examples_of(ground.info))
     assert_near(found.states, states, 10)
     assert_near(found.nll, nll, 10)
     assert (states - others).abs().max() > 0.1, "training changed something"
@@ -110,7 +116,7 @@ def test_special_tokens_past_the_end_of_the_table_have_their_rows_all_the_same(
     assert set(batch.targets.tolist()) & set(info.special_ids.values())
     found = read(model, batch)
     with torch.no_grad():
-        states, nll = read_plainly(plain(model), batch)
+        states, nll = read_plainly(plain(model), examples_of(info))
     assert_near(found.states, states, 10)
     assert_near(found.nll, nll, 10)
 
@@ -129,7 +135,7 @@ def test_rows_between_the_end_of_the_table_and_the_special_tokens_are_never_fore
     assert_near(logits[:, size + 5 :], hidden @ model.rows.rows["embedding"].detach().T, 10)
 
 
-def test_padding_changes_nothing(ground: Ground) -> None:
+def test_an_example_reads_in_a_packed_row_as_it_does_alone(ground: Ground) -> None:
     model, examples = ground.model(), examples_of(ground.info, (12, 60, 33))
     together = read(model, collate(examples))
     alone = [read(model, collate([example])) for example in examples]
@@ -200,7 +206,7 @@ def test_rows_get_the_gradients_that_the_matrices_would_give_them(ground: Ground
     out = model.read(batch)
     torch.autograd.backward(out.nll.sum() + out.states.square().sum())
     lm = plain(model)
-    states, nll = read_plainly(lm, batch)
+    states, nll = read_plainly(lm, examples_of(ground.info))
     torch.autograd.backward(nll.sum() + states.square().sum())
     matrices = {"embedding": lm.get_input_embeddings(), "output": lm.get_output_embeddings()}
     for name, rows in model.rows.rows.items():

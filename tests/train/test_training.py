@@ -169,6 +169,7 @@ def test_a_run_begins_with_the_best_of_another(
     first = run.rows("validation")[0]
     for name in ("lm", "delta", "flag"):
         assert first[name] == pytest.approx(last[name], rel=1e-2), name  # shipped in 16 bits
+    assert main([*begin, str(whole.out / BEST)]) == 0, "the same start, named as an adapter"
     assert main(run.arguments(optimiser__lr=1e-4)) == 1
     assert "holds a run of another start_sha256" in capsys.readouterr().err
     assert main([*begin, str(tmp_path)]) == 1

@@ -1,0 +1,133 @@
+"""Attention of a packed row: an opening, and continuations of it that don't see one another.
+
+Conversations with the same NPC begin with the same tokens. Packed, the opening is evaluated once
+for all of them, and nothing is padded; every token sees exactly what it would see alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch.nn import functional as F  # noqa: N812 (as PyTorch's own code has it)
+from transformers import AttentionInterface
+
+Tensor = torch.Tensor
+
+NAME = "persona_packed"
+"""Of this attention, for `attn_implementation`."""
+CPU_ROWS = 128
+"""Queries that a CPU attends with at a time: the keys that none of them sees are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Lengths in tokens of a row's opening and of its continuations, in the row's order."""
+
+    opening: int
+    continuations: tuple[int, ...]
+
+    @property
+    def starts(self) -> list[int]:
+        """Where in the row each continuation begins."""
+        return [*accumulate(self.continuations[:-1], initial=self.opening)]
+
+    def positions(self) -> Tensor:
+        """Of each token in its own transcript: long [1, length]."""
+        ends = [self.opening + size for size in self.continuations]
+        parts = [torch.arange(self.opening), *(torch.arange(self.opening, end) for end in ends)]
+        return torch.cat(parts)[None]
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **settings: Any,
+) -> tuple[Tensor, None]:
+    """Scaled dot-product attention of one row, as transformers calls its attention functions.
+
+    `query` [1, heads, length, width]; `key` and `value` [1, kv heads, length, width]. `settings`
+    are `packing`, `scaling` and `sliding_window`. Returns [1, length, heads, width].
+    """
+    del module
+    assert attention_mask is None, "the packing says what is seen"
+    packing: Packing = settings["packing"]
+    scaling, window = settings.get("scaling"), settings.get("sliding_window")
+    groups = query.shape[1] // key.shape[1]
+    opening = packing.opening
+    found = [
+        _causal(part, _grouped(keys, groups), _grouped(values, groups), scaling, window)
+        for part, keys, values in (
+            (query[:, :, :opening], key[:, :, :opening], value[:, :, :opening]),
+            *(
+                (
+                    query[:, :, start : start + size],
+                    _continued(key, opening, start, size),
+                    _continued(value, opening, start, size),
+                )
+                for start, size in zip(packing.starts, packing.continuations, strict=True)
+            ),
+        )
+        if part.shape[2]
+    ]
+    return torch.cat(found, 2).transpose(1, 2).contiguous(), None
+
+
+def _continued(states: Tensor, opening: int, start: int, size: int) -> Tensor:
+    return torch.cat([states[:, :, :opening], states[:, :, start : start + size]], 2)
+
+
+def _grouped(states: Tensor, groups: int) -> Tensor:
+    """Keys or values once for each query head, [1, heads, length, width], without a copy if one."""
+    if states.shape[1] == 1:
+        return states.expand(-1, groups, -1, -1)
+    return states.repeat_interleave(groups, 1)
+
+
+def _causal(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
+) -> Tensor:
+    """Attention of the last `query.shape[2]` positions to all that are not after them."""
+    num_queries, num_keys = query.shape[2], key.shape[2]
+    offset, reach = num_keys - num_queries, window or num_keys
+    if not offset and num_keys <= reach:
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
+    rows = CPU_ROWS if query.device.type == "cpu" else num_queries
+    parts = []
+    for first, last in _stretches(num_queries, rows):
+        low, high = max(0, offset + first - reach + 1), offset + last
+        mask = _mask(range(offset + first - low, offset + last - low), reach, query)
+        part = F.scaled_dot_product_attention(
+            query[:, :, first:last],
+            key[:, :, low:high],
+            value[:, :, low:high],
+            attn_mask=mask,
+            scale=scaling,
+        )
+        parts.append(part)
+    return torch.cat(parts, 2)
+
+
+def _stretches(length: int, size: int) -> Iterator[Sequence[int]]:
+    for first in range(0, length, size):
+        yield first, min(length, first + size)
+
+
+def _mask(rows: range, reach: int, like: Tensor) -> Tensor:
+    """0 where a query at one of `rows` sees a key, else -inf: [queries, keys up to the last]."""
+    return _cached_mask(rows, reach, like.dtype, like.device)
+
+
+@lru_cache(maxsize=4096)
+def _cached_mask(rows: range, reach: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    distance = torch.tensor(rows)[:, None] - torch.arange(rows.stop)
+    is_seen = (distance >= 0) & (distance < reach)
+    return torch.where(is_seen, 0.0, float("-inf")).to(device, dtype)
+
+
+AttentionInterface.register(NAME, packed_attention)
