@@ -1,7 +1,7 @@
 """What players say in benchmarks: the labelled turns of a dataset's validation split."""
 
 from collections.abc import Iterator, Sequence
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 
@@ -23,6 +23,22 @@ def conversations_of(turns: Sequence[TurnLabel], seed: int) -> Iterator[list[Tur
     shuffled = list(conversations(turns).values())
     Random(seed).shuffle(shuffled)
     return cycle(shuffled)
+
+
+def long_conversations(
+    turns: Sequence[TurnLabel], num_turns: int, seed: int
+) -> Iterator[list[TurnLabel]]:
+    """Conversations of `num_turns`, over and over: short ones with one NPC, one after another."""
+    said: dict[tuple[str, str], list[TurnLabel]] = {}
+    for turn in turns:
+        said.setdefault((turn.npc_id, turn.lang), []).append(turn)
+    found = [
+        [*islice(cycle(lines), at, at + num_turns)]
+        for lines in said.values()
+        for at in range(0, len(lines), num_turns)
+    ]
+    Random(seed).shuffle(found)
+    return cycle(found)
 
 
 def make_prompts(

@@ -163,7 +163,7 @@ def measure(args: argparse.Namespace) -> tuple[list[Measured], list[OurTokens]]:
         progress = stack.enter_context(Progress(transient=True))
         for side in progress.track(ours, description="others speak; warming up"):
             side.let_others_speak(spoken)
-            side.converse(lines[:_WARM_TURNS], args.reply_tokens)
+            side.converse(lines, args.reply_tokens)
         told = ours[0].converse(lines, args.reply_tokens)  # begins as those of the runs will
         script = told.script
         if told.turns[0] is None or not counted(told.turns):

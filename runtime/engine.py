@@ -212,7 +212,7 @@ class Engine:
                 self._fail(part.sequence, error)
             return True
         seconds = time.monotonic() - start
-        self._budget.observe(plan.num_replies, plan.num_prompt, seconds, plan.num_prompts)
+        self._budget.observe(plan.num_replies, plan.num_prompt, plan.num_prompts, seconds)
         for part, row in zip(plan.slices, rows, strict=True):
             part.sequence.num_evaluated += part.count
             self._keep_prefixes(part.sequence, part.count)
@@ -257,7 +257,8 @@ class Engine:
             if sequence.sampler is None:
                 sequence.sampler = Sampler(sequence.request.sampling, self._model.n_vocab)
         with self._changed:
-            plan = self._scheduler.plan(self._budget.num_tokens, self._budget.num_alone)
+            budget = self._budget
+            plan = self._scheduler.plan(budget.num_tokens, budget.num_alone, budget.num_decided)
         self._arrange(plan.steps)
         return plan
 

@@ -72,7 +72,7 @@ class Plan:
     embeddings: bool
     steps: list[CacheStep] = field(default_factory=list)
     num_prompts: int = 0
-    """Running sequences whose prompt was not read to its end."""
+    """Prompts that were to be read, those that wait for the first of them to be included."""
 
     @property
     def num_replies(self) -> int:

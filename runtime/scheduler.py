@@ -152,29 +152,37 @@ class Scheduler:
             needless.append(self._evict())
         return [self._free(other) for other in needless]
 
-    def plan(self, num_alongside: int | None = None, num_alone: int | None = None) -> Plan:
+    def plan(
+        self,
+        num_alongside: int | None = None,
+        num_alone: int | None = None,
+        num_decided: int | None = None,
+    ) -> Plan:
         """The next batch: replies first, then either due `<STATE>` tokens or prompt chunks.
 
-        Chunks have at most `num_alongside` tokens where replies go on meanwhile, else `num_alone`.
+        Chunks have at most `num_alongside` tokens where replies go on meanwhile, else `num_alone`;
+        where a decision stands between a reply and its first word, `num_decided`.
         """
         steps = self._make_room()
         slices = [Slice(s, 1, is_output=True) for s in self.running if s.is_replying]
         states = [Slice(s, 1, is_output=True) for s in self.running if s.is_at_state]
-        num_prompts = sum(not s.is_replying for s in self.running) - len(states)
         if states:
-            return Plan(slices + states, True, steps, num_prompts)
-        budget = self.limits.batch_tokens - len(slices)
-        most = num_alongside if slices else num_alone
-        if most is not None:
-            budget = min(budget, most)
+            return Plan(slices + states, embeddings=True, steps=steps)
+        num_coming = min(len(self.waiting), self.limits.sequences - len(self.running))
+        num_prompts = len(self.running) - len(slices) + num_coming
+        left = self.limits.batch_tokens - len(slices)
+        prompts = _at_most(left, num_alongside if slices else num_alone)
+        decisions = _at_most(left, num_decided if slices else None)
         for sequence in self.running:
-            if sequence.is_replying or budget <= 0:
+            if sequence.is_replying:
                 continue
-            count = min(_num_prefill(sequence), budget)
-            is_last = count == sequence.num_pending
-            slices.append(Slice(sequence, count, is_output=is_last))
-            budget -= count
-        return Plan(slices, False, steps, num_prompts)
+            most = decisions if sequence.is_decided else prompts
+            if not (count := min(_num_prefill(sequence), most)):
+                continue
+            slices.append(Slice(sequence, count, is_output=count == sequence.num_pending))
+            decisions = max(0, decisions - count)
+            prompts = max(0, prompts - count)
+        return Plan(slices, embeddings=False, steps=steps, num_prompts=num_prompts)
 
     def _find_start(self, sequence: EngineSequence) -> _Start | None:
         """Where a sequence begins; None while one that runs is about to have more of it."""
@@ -305,6 +313,10 @@ def _num_to_start(sequence: EngineSequence) -> int:
     """Cells that a sequence is admitted with."""
     needed = sequence.num_cells_needed
     return needed if sequence.num_preempted else min(len(sequence.tokens) + ROOM, needed)
+
+
+def _at_most(count: int, bound: int | None) -> int:
+    return count if bound is None else min(count, bound)
 
 
 def _num_prefill(sequence: EngineSequence) -> int:

@@ -182,6 +182,11 @@ class EngineSequence:
         return is_prefilled and not self.is_state_due
 
     @property
+    def is_decided(self) -> bool:
+        """Whether nothing but the decision is to be evaluated before the reply."""
+        return 0 < self.num_pending <= self.num_decision and not self.is_replying
+
+    @property
     def is_at_state(self) -> bool:
         """Whether the next token to evaluate is `<STATE>`."""
         return self.is_state_due and self.num_pending == 1

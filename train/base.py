@@ -106,6 +106,11 @@ def load_weights(config: BaseConfig, gguf: Path, device: torch.device) -> Any:
         found = " ".join(str(error).split())[:300]
         remedy = "see that the weights are whole and of an architecture that transformers knows"
         raise BuildError(config.hf or gguf, "weights that load", found, remedy) from error
+    for module in model.modules():
+        # bitsandbytes would pack weights at the first look at validation, and what is packed
+        # multiplies without gradients (matmul_4bit in its autograd/_functions.py)
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model.requires_grad_(False)
 
 

@@ -84,7 +84,7 @@ class LossConfig(_Section, frozen=True):
 
 
 class OptimiserConfig(_Section, frozen=True):
-    """AdamW, cosine schedule with warm-up; a step sees micro_batch * accumulation examples.
+    """AdamW, cosine schedule with warm-up; a step sees at most micro_batch * accumulation examples.
 
     The examples of a micro-batch begin alike (an NPC's `<SYS>` block), which is evaluated once.
     """

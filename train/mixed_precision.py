@@ -22,8 +22,11 @@ def hold_frozen_in_bf16(lm: Any) -> None:
     """Keep what autocast would cast at every use as it would cast it: results do not change.
 
     That is the frozen matrices of `lm`, save the one that is shared with the embeddings, and what
-    its projections read, which attention and feed-forward would cast once for each of theirs.
+    its projections read, which attention and feed-forward would cast once for each of theirs. A
+    base in 4 bit has its own way of multiplying, and is left alone.
     """
+    if getattr(lm, "is_loaded_in_4bit", False):
+        return
     shared = lm.get_input_embeddings().weight
     for name, module in lm.named_modules():
         if isinstance(module, nn.Linear):

@@ -4,7 +4,7 @@ Conversations with the same NPC begin with the same tokens. Packed, the opening 
 for all of them, and nothing is padded; every token sees exactly what it would see alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -101,7 +101,8 @@ def _causal(
     parts = []
     for first, last in _stretches(num_queries, rows):
         low, high = max(0, offset + first - reach + 1), offset + last
-        mask = _mask(range(offset + first - low, offset + last - low), reach, query)
+        positions = range(offset + first - low, offset + last - low)
+        mask = _mask(positions, min(reach, positions.stop), query.device)
         part = F.scaled_dot_product_attention(
             query[:, :, first:last],
             key[:, :, low:high],
@@ -113,21 +114,16 @@ def _causal(
     return torch.cat(parts, 2)
 
 
-def _stretches(length: int, size: int) -> Iterator[Sequence[int]]:
+def _stretches(length: int, size: int) -> Iterator[tuple[int, int]]:
     for first in range(0, length, size):
         yield first, min(length, first + size)
 
 
-def _mask(rows: range, reach: int, like: Tensor) -> Tensor:
-    """0 where a query at one of `rows` sees a key, else -inf: [queries, keys up to the last]."""
-    return _cached_mask(rows, reach, like.dtype, like.device)
-
-
-@lru_cache(maxsize=4096)
-def _cached_mask(rows: range, reach: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+@lru_cache(maxsize=64)  # the layers of a row ask for the same ones
+def _mask(rows: range, reach: int, device: torch.device) -> Tensor:
+    """Whether a query at one of `rows` sees a key: bool [queries, keys up to the last query]."""
     distance = torch.tensor(rows)[:, None] - torch.arange(rows.stop)
-    is_seen = (distance >= 0) & (distance < reach)
-    return torch.where(is_seen, 0.0, float("-inf")).to(device, dtype)
+    return ((distance >= 0) & (distance < reach)).to(device)
 
 
 AttentionInterface.register(NAME, packed_attention)

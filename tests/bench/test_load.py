@@ -3,7 +3,7 @@
 import shutil
 import time
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -16,7 +16,7 @@ from bench.fairness import NUM_QUIET, measure_gaps
 from bench.load import Found
 from bench.load_loops import ClosedLoop, OpenLoop, Players, num_completed
 from bench.load_targets import Kind, Outcome, ServerTarget
-from bench.players import conversations_of, make_prompts, read_players
+from bench.players import conversations_of, long_conversations, make_prompts, read_players
 from bench.raw_loops import EndlessModel
 from bench.server_process import SERVE, run_server
 from runtime.context_config import ContextConfig
@@ -105,6 +105,19 @@ class Listener:
 
 def players(played: Played) -> Players:
     return Players(conversations_of(read_players(played.data), 0))
+
+
+def test_long_conversations_join_those_with_one_npc_in_one_language(played: Played) -> None:
+    turns = read_players(played.data)
+    others = [msgspec.structs.replace(turn, npc_id="other") for turn in turns]
+    num_parts = 2 * -(-len(turns) // 3)
+    found = list(islice(long_conversations([*turns, *others], 3, 0), 2 * num_parts))
+    assert found[:num_parts] == found[num_parts:], "over and over"
+    for lines in found:
+        assert len(lines) == 3
+        assert len({(line.npc_id, line.lang) for line in lines}) == 1
+    said = {(line.npc_id, line.player_utterance) for lines in found for line in lines}
+    assert said == {(turn.npc_id, turn.player_utterance) for turn in [*turns, *others]}
 
 
 def test_a_closed_loop_keeps_so_many_turns_under_way_and_sessions_in_order(

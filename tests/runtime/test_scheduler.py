@@ -193,6 +193,36 @@ def test_prompts_have_no_more_than_their_share_of_a_batch_with_replies() -> None
     assert counts(scheduler.plan(3)) == [(newcomer, 16, False)], "nobody has to wait"
 
 
+def test_a_decision_is_read_though_prompts_have_to_wait() -> None:
+    scheduler, talker, decided = (
+        make_scheduler(),
+        make_sequence(5),
+        make_sequence(5, with_state=True),
+    )
+    admit(scheduler, talker, decided)
+    while not decided.is_at_state:
+        advance(scheduler.plan())
+    decided.num_evaluated += 1
+    decided.decide([7] * 6)
+    prompt = make_sequence(20)
+    admit(scheduler, prompt)
+    assert counts(scheduler.plan(0, num_decided=4)) == [(talker, 1, True), (decided, 4, False)]
+    plan = scheduler.plan(8, num_decided=8)
+    assert counts(plan) == [(talker, 1, True), (decided, 6, True), (prompt, 2, False)]
+
+
+def test_a_plan_tells_how_many_prompts_there_are_to_read() -> None:
+    scheduler, talker = make_scheduler(), make_sequence(5)
+    admit(scheduler, talker)
+    assert scheduler.plan().num_prompts == 1
+    advance(scheduler.plan())
+    assert scheduler.plan().num_prompts == 0
+    alike = [make_sequence(40, token=7) for _ in range(3)]
+    add(scheduler, *alike)
+    assert admitted(scheduler) == alike[:1], "the others wait for what it reads"
+    assert scheduler.plan().num_prompts == 2, "there is room for one more"
+
+
 def test_a_small_request_does_not_overtake_a_large_one_that_waits_for_cells() -> None:
     scheduler = make_scheduler()
     first, large, small = make_sequence(600), make_sequence(600), make_sequence(1)

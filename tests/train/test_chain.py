@@ -29,7 +29,7 @@ from server.cli import main
 from tests.server.serving import opened, served
 from tests.tiny_hf import make_tiny_hf
 from tests.train.tiny_run import TinyRun, gguf_run, make_run
-from train.checkpoint import BEST, LAST, read_persona
+from train.checkpoint import BEST, LAST, read_persona, trained_sha256
 from train.export_run import ExportOptions, export_run
 from train.heads_files import read_trained_heads
 from train.trained import load_model, open_trained
@@ -88,6 +88,18 @@ def test_hugging_face_weights_are_held_in_nf4_and_a_gguf_in_full_precision(run: 
         state: Any = layer.weight.quant_state
         assert state.quant_type == "nf4"
         assert state.nested
+
+
+def test_a_base_passes_gradients_on_after_a_look_at_validation(run: TinyRun) -> None:
+    """bitsandbytes would pack 4-bit weights for a CPU's inference, and lose the gradients."""
+    with RichReporter(Console(quiet=True)) as reporter:
+        lm: Any = load_model(open_trained(run.out, reporter)).lm
+    frozen = lm.get_decoder().layers[0].mlp.gate_proj.base_layer
+    read = torch.randn(5, frozen.in_features)
+    with torch.no_grad():
+        frozen.eval()(read)
+    (gradient,) = torch.autograd.grad(frozen.train()(read.requires_grad_()).square().sum(), read)
+    assert gradient.abs().max() > 0
 
 
 def test_what_the_gguf_says_is_what_pytorch_says(run: TinyRun) -> None:
@@ -160,6 +172,7 @@ def test_what_is_kept_of_a_run_builds_the_same_weights(run: TinyRun, tmp_path: P
     options = ExportOptions(run.out, bundle_of(run), TYPES, None, 0, 1, keep=tmp_path / "kept")
     with RichReporter(Console(quiet=True)) as reporter:
         export_run(options, reporter)
+    assert trained_sha256(tmp_path / "kept" / "adapter") == trained_sha256(run.out / BEST)
     config = open_trained(run.out, reporter).record.config
     source = config.base.hf or config.base.gguf
     quant = load_bundle(bundle_of(run)).manifest.quantisation
