@@ -6,7 +6,7 @@ of its best passages, which one lucky match alone cannot win.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import hnswlib
@@ -19,6 +19,8 @@ from rag.searchable import Note, Searchable
 
 Rows = npt.NDArray[np.int64]
 Vector = npt.NDArray[np.float32]
+Wanted = Callable[[Rows], npt.NDArray[np.bool_]]
+"""Which of these documents, by their places in `WorldIndex.documents`, may be found."""
 
 NUM_BEST = 3
 """Passages whose mean is a document's score. On the demo world's queries 3 recalls 0.84 within an
@@ -30,8 +32,6 @@ GRAPH_LINKS, GRAPH_EFFORT, SEARCH_EFFORT = 16, 200, 400
 """hnswlib's M, ef_construction and ef. Of the ten nearest of 115,000 passages an ef of 128 finds
 0.975 and one of 400 finds 0.993, in 0.2 and 0.4 ms (`persona bench rag`).
 """
-_MAX_KEPT = 4_096
-"""Scenes whose wanted passages are remembered."""
 _FEW_ROWS = 4_096
 """Up to so many allowed passages comparing them all is faster than a filtered walk of the graph."""
 
@@ -75,8 +75,8 @@ class WorldIndex:
         self._documents = [*documents.values()]
         self._numbers = np.arange(len(self._notes))
         self._document_of = [at[id(passage.document)] for passage in self._notes]
+        self._document_rows = np.array(self._document_of, np.int64)
         self._num_passages = Counter(self._document_of)
-        self._kept: dict[Hashable, tuple[Rows, Rows]] = {}
         self._by_npc = {npc: slice(group[0], group[-1] + 1) for npc, group in numbers.items()}
 
     @property
@@ -88,11 +88,6 @@ class WorldIndex:
     def documents(self) -> Sequence[Note]:
         """What can be found, each once."""
         return self._documents
-
-    @property
-    def num_remembered(self) -> int:
-        """Scenes whose wanted passages are remembered."""
-        return len(self._kept)
 
     def rows(self, texts: Iterable[str]) -> Rows:
         """Where the vectors of `texts` are. Raises KeyError for a text that the world lacks."""
@@ -111,40 +106,21 @@ class WorldIndex:
         return float(cosines[best]), texts[best]
 
     def near(
-        self,
-        vector: Vector,
-        npc_id: str,
-        limit: int,
-        is_wanted: Callable[[Note], bool] = lambda _: True,
-        key: Hashable = None,
+        self, vector: Vector, npc_id: str, limit: int, wanted: Wanted | None = None
     ) -> list[Match]:
-        """The `limit` nearest of an NPC's own notes and everybody's, exactly; best first.
-
-        With a `key`, on which alone the answers of `is_wanted` may depend, they are remembered.
-        """
+        """The `limit` nearest of an NPC's own notes and everybody's, exactly; best first."""
         parts = [self._by_npc[npc] for npc in dict.fromkeys((npc_id, ANY)) if npc in self._by_npc]
         if not parts:
             return []
-        found = None if key is None else self._kept.get((npc_id, key))
-        if found is None:
-            found = self._wanted(parts, is_wanted)
-            if key is not None:
-                if len(self._kept) >= _MAX_KEPT:
-                    self._kept.clear()
-                self._kept[npc_id, key] = found
-        kept, numbers = found
-        cosines = self._cosines(parts, vector)[kept]
+        numbers, cosines = self._numbers_of(parts), self._cosines(parts, vector)
+        if wanted:
+            kept = wanted(self._document_rows[numbers])
+            numbers, cosines = numbers[kept], cosines[kept]
         return self._matches(*_largest(numbers, cosines, NUM_PASSAGES), limit)
 
-    def _wanted(
-        self, parts: Sequence[slice], is_wanted: Callable[[Note], bool]
-    ) -> tuple[Rows, Rows]:
-        """Which passages of these parts are wanted: their places among them, and their numbers."""
-        numbers = self._numbers_of(parts)
-        documents = [self._document_of[number] for number in numbers.tolist()]
-        answers = {at: is_wanted(self._documents[at]) for at in dict.fromkeys(documents)}
-        kept = np.flatnonzero([answers[at] for at in documents])
-        return kept, numbers[kept]
+    def those(self, is_wanted: Callable[[Note], bool]) -> Wanted:
+        """The documents of which `is_wanted` says so, one by one."""
+        return lambda rows: np.array([is_wanted(self._documents[row]) for row in rows], bool)
 
     def search(
         self,

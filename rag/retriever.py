@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
+import numpy.typing as npt
 
 from rag.calibration import Calibration
 from rag.documents import ANY, DialogueTurn, Lang, Lore, localise
 from rag.embedder import Embedder
-from rag.index import Match, Vector, WorldIndex
+from rag.index import Match, Rows, Vector, WorldIndex
 from rag.scopes import Scene
 from rag.searchable import Note
 from runtime.encoder import PromptEncoder
@@ -18,6 +19,10 @@ NUM_CANDIDATES = 8
 """Notes that are ranked; the prompt's budget decides how many of them are shown."""
 NOTE_TOKENS = 160
 """The budget of notes for a turn, where none is set."""
+
+
+_NOWHERE, _NEVER = -1, -2
+"""Codes of what no note names, and of notes that are never told."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +39,8 @@ class Retriever:
         return np.asarray(self.calibration.centre or [0.0] * self.embedder.dim, np.float32)
 
     @cached_property
-    def _stages(self) -> frozenset[str]:
-        """Those that any note is for; all others are alike."""
-        return frozenset(note.quest_stage for note in self.index.documents)
-
-    @cached_property
-    def _places(self) -> frozenset[str]:
-        return frozenset(note.location for note in self.index.documents)
+    def _scopes(self) -> "_Scopes":
+        return _scopes_of(self.index.documents)
 
     def encode(self, text: str) -> Vector:
         """The unit vector of a text, float32 [dim]."""
@@ -49,17 +49,8 @@ class Retriever:
 
     def notes(self, vector: Vector, scene: Scene, lang: Lang) -> list[Match]:
         """Lore and model dialogues that may be told at `scene`, nearest first, far ones too."""
-        return self.index.near(
-            vector,
-            scene.npc_id,
-            NUM_CANDIDATES,
-            lambda note: _may_tell(note, scene, lang),
-            key=(
-                scene.quest_stage if scene.quest_stage in self._stages else ANY,
-                scene.location if scene.location in self._places else ANY,
-                lang,
-            ),
-        )
+        wanted = partial(self._scopes.may_tell, scene=scene, lang=lang)
+        return self.index.near(vector, scene.npc_id, NUM_CANDIDATES, wanted)
 
     def lead(self, match: Match, vector: Vector) -> float:
         """How much nearer a note is to an utterance than anything is."""
@@ -70,17 +61,41 @@ class Retriever:
         return self.lead(match, vector) >= self.calibration.note
 
 
-def _may_tell(note: Note, scene: Scene, lang: Lang) -> bool:
-    """Whether a note belongs to the scene.
+@dataclass(frozen=True, slots=True)
+class _Scopes:
+    """Where notes may be told: `codes` int64 [n, 3] of stage, place and language, 0 for any."""
+
+    codes: Rows
+    numbers: tuple[dict[str, int], dict[str, int], dict[str, int]]
+
+    def may_tell(self, rows: Rows, scene: Scene, lang: Lang) -> npt.NDArray[np.bool_]:
+        """Whether the notes at `rows` belong to the scene."""
+        named = zip(self.numbers, (scene.quest_stage, scene.location, lang), strict=True)
+        here = np.array([numbers.get(name, _NOWHERE) for numbers, name in named])
+        codes = self.codes[rows]
+        told: npt.NDArray[np.bool_] = ((codes == 0) | (codes == here)).all(1)
+        return told
+
+
+def _scopes_of(notes: Sequence[Note]) -> _Scopes:
+    """The scopes of `notes`.
 
     A place on lore is what it is about, not where it may be told; descriptions are looked up by
     scope, never by meaning, or a later stage would spoil an earlier one.
     """
-    if note.quest_stage not in (ANY, scene.quest_stage):
-        return False
-    if isinstance(note, DialogueTurn):
-        return note.lang == lang and note.location in (ANY, scene.location)
-    return isinstance(note, Lore)
+    numbers: tuple[dict[str, int], dict[str, int], dict[str, int]] = ({ANY: 0}, {ANY: 0}, {ANY: 0})
+    codes = np.zeros((len(notes), len(numbers)), np.int64)
+    for row, note in enumerate(notes):
+        told_at = (note.quest_stage, ANY, ANY)
+        if isinstance(note, DialogueTurn):
+            told_at = (note.quest_stage, note.location, note.lang)
+        elif not isinstance(note, Lore):
+            codes[row] = _NEVER
+            continue
+        codes[row] = [
+            known.setdefault(name, len(known)) for known, name in zip(numbers, told_at, strict=True)
+        ]
+    return _Scopes(codes, numbers)
 
 
 def note_text(note: Note, lang: Lang) -> str:

@@ -60,7 +60,7 @@ def retrieval_scores(
     for query in queries:
         vector = embedder.encode([query.query])[0]
         if query.npc_id:
-            found = note_ids(index.near(vector, query.npc_id, NPC_K, _is_labelled))
+            found = note_ids(index.near(vector, query.npc_id, NPC_K, index.those(_is_labelled)))
             name = f"within an NPC, {NPC_K}"
         else:
             found = note_ids(index.search(vector, WORLD_K, is_wanted=_is_labelled))

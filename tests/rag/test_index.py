@@ -134,7 +134,7 @@ def test_what_is_not_wanted_takes_no_place_among_the_nearest() -> None:
     (vector,) = random_vectors(1)
     every = index.near(vector, "mina", 99)
     unwanted = {match.document.id for match in every[:5]}
-    found = index.near(vector, "mina", 4, lambda note: note.id not in unwanted)
+    found = index.near(vector, "mina", 4, index.those(lambda note: note.id not in unwanted))
     assert found == every[5:9]
 
 
@@ -145,7 +145,7 @@ def test_however_much_is_not_wanted_what_is_wanted_is_found() -> None:
     )
     index = make_index([*asked("open"), *asked("later", *secrets)], TableEmbedder(table))
     vector = np.array([1, 0], np.float32)
-    found = index.near(vector, "mina", 4, lambda note: note.id != "later")
+    found = index.near(vector, "mina", 4, index.those(lambda note: note.id != "later"))
     assert [match.document.id for match in found] == ["open"]
 
 

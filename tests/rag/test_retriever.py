@@ -47,7 +47,7 @@ def turn(
     )
 
 
-def test_what_is_remembered_of_one_scene_is_not_told_at_another() -> None:
+def test_what_is_told_at_one_scene_is_not_told_at_another() -> None:
     documents: list[Document] = [
         lore("always"),
         lore("late", stage="over"),
@@ -66,13 +66,6 @@ def test_what_is_remembered_of_one_scene_is_not_told_at_another() -> None:
         assert told("over", "pier", "en") == {"always", "late", "here"}
         assert told("over", "pier", "ko") == {"always", "late", "hier"}
         assert told("no such stage", "nowhere", "ko") == {"always"}
-
-
-def test_stages_and_places_that_no_note_names_are_remembered_once() -> None:
-    retriever = make_retriever([lore("always"), lore("late", stage="over")])
-    for number in range(50):
-        retriever.notes(retriever.encode(SAID), Scene("mina", f"s{number}", f"p{number}"), "en")
-    assert retriever.index.num_remembered == 1
 
 
 def test_notes_come_nearest_first() -> None:
