@@ -16,7 +16,7 @@ STALL = 24
 """A step of replies and prompts may take so many times as long as one of replies alone."""
 LONGEST_STALL_S = 0.25
 """Seconds for such a step, where STRETCH allows no more."""
-DUE = 1.25
+DUE = 1.2
 """Seconds of their own that replies get for each that is owed, where prompts are as many."""
 MOST_TO_ONE = 4
 """With more replies to a prompt they are as so many: a prompt never waits for longer."""
@@ -100,7 +100,8 @@ class StepBudget:
             self._owed += DUE * min(excess, LONGEST_STALL_S)  # a longer one is nobody's doing
         else:
             to_one = min(num_replies / max(1, num_prompts), MOST_TO_ONE)
-            self._owed = max(0.0, self._owed - seconds / to_one)
+            paid = min(seconds, self._of_itself or seconds)  # a slow step gives no more than others
+            self._owed = max(0.0, self._owed - paid / to_one)
 
 
 class WholeBatches(StepBudget):

@@ -130,7 +130,7 @@ def test_nothing_is_owed_to_replies_that_have_ended() -> None:
 
 
 def test_a_prompt_always_goes_on() -> None:
-    counts = [count for count, _ in play(StepBudget(), Machine(0.001, 1.0))]
+    counts = [count for count, _ in play(StepBudget(), Machine(0.001, 1.0), 2_000)]
     assert set(counts[-50:]) == {LEAST}
 
 
