@@ -3,10 +3,12 @@
 import argparse
 import http.client
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -67,16 +69,33 @@ def run_server(command: Sequence[str], settings: Settings) -> Iterator["Server"]
     with ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile())
         start = time.perf_counter()
-        process = subprocess.Popen(  # noqa: S603 (our own server)
-            [*command, "--host", HOST, "--port", str(port)],
-            env={**os.environ, **{name: str(path) for name, path in folders.items()}},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        stack.callback(stop_process, process)
+        with _sigterm_put_off():
+            process = subprocess.Popen(  # noqa: S603 (our own server)
+                [*command, "--host", HOST, "--port", str(port)],
+                env={**os.environ, **{name: str(path) for name, path in folders.items()}},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            stack.callback(stop_process, process)
         connection = http.client.HTTPConnection(HOST, port, timeout=_ANSWER_S)
         yield Server(process, stack.enter_context(closing(connection)), log, start)
+
+
+@contextmanager
+def _sigterm_put_off() -> Iterator[None]:
+    """What a SIGTERM does waits until the block ends: a process that began in it is known then."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if caught:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def free_port() -> int:
