@@ -138,7 +138,7 @@ def test_the_image_is_what_the_compose_files_and_the_workflow_take_it_for() -> N
     recipe = IMAGE_FILE.read_text()
     assert f"EXPOSE {ENGINE_PORT}" in recipe
     assert "VOLUME /data" in recipe
-    steps = read_yaml(Path(".github/workflows/image.yml"))["jobs"]["publish"]["steps"]
+    steps = read_yaml(Path(".github/workflows/image.yml"))["jobs"]["build"]["steps"]
     builds = [step["with"] for step in steps if "build-push" in step.get("uses", "")]
     assert {build["target"] for build in builds} == {"slim", "with-model"}
     for build in builds:
