@@ -5,7 +5,7 @@ from itertools import count
 
 import msgspec
 
-from bench.players import conversations_of
+from bench.players import by_voice, conversations_of
 from bench.turn_script import make_ask
 from server.schemas import HistoryTurn
 from train.dataset import TurnLabel
@@ -46,10 +46,7 @@ def session_bodies(
 
     The game's word opens the main path, so that every turn but a forbidden one has a state.
     """
-    by_npc: dict[tuple[str, str], list[TurnLabel]] = {}
-    for turn in turns:
-        by_npc.setdefault((turn.npc_id, turn.lang), []).append(turn)
-    voices = list(by_npc.values())
+    voices = by_voice(turns)
     for at in count():
         round_number, session = divmod(at, num_sessions)
         own = voices[session % len(voices)]

@@ -135,8 +135,12 @@ def run(args: argparse.Namespace) -> int:
             {"peer": peer.target, "load": peer.load, "times": ours.times(peer)}
             for ours, peer in pairs
         ],
-        "fairness": {"stretch": stretch, "bound": MAX_STRETCH, "longest_bound_s": MAX_GAP_S}
-        | {"runs": gaps},
+        "fairness": {
+            "stretch": stretch,
+            "bound": MAX_STRETCH,
+            "longest_bound_s": MAX_GAP_S,
+            "runs": gaps,
+        },
     }
     write_report(args.json, "load", chosen, figures)
     if args.plot:

@@ -49,7 +49,7 @@ class OurSide:
         name = f"ours, {num_residents} others"
         self.times, self.tokens = Measured(name), OurTokens(name)
         self._runner = runner
-        self.num_others = num_residents
+        self.num_residents = num_residents
         self._service = service
         self._dialogue: Dialogue = service.dialogue
         self._encoder: PromptEncoder = service.loaded.encoder
@@ -59,7 +59,7 @@ class OurSide:
     @property
     def num_cells_of_others(self) -> int:
         """KV cells that the residents hold, of which our conversation before is one."""
-        return self._service.engine.stats.num_resident_cells if self.num_others else 0
+        return self._service.engine.stats.num_resident_cells if self.num_residents else 0
 
     def note(self, turns: Sequence[OurTurn | None]) -> None:
         """Count what a run came to."""
@@ -77,7 +77,7 @@ class OurSide:
         They say the same each time: once they are resident it costs little. One of the
         `num_residents` is our conversation before. Raises TurnFailed if the others don't stay.
         """
-        num_others = max(0, self.num_others - 1)
+        num_others = max(0, self.num_residents - 1)
         told = self._others or residents(turns, RESIDENT_TURNS)
         self._others = []
         for at, (line, past) in enumerate(islice(told, _TRIES * num_others)):

@@ -26,12 +26,10 @@ class RawPeer:
     ) -> None:
         self.name = name
         self._context = context
-        size = context.config.n_batch
-        for seq_id, tokens in enumerate(others, start=context.config.n_seq_max - len(others)):
-            for start in range(0, len(tokens), size):
-                context.decode([Chunk(seq_id, start, tokens[start : start + size], False)])
         self._held: dict[int, list[int]] = defaultdict(list)
         self._lock = threading.Lock()
+        for seq_id, tokens in enumerate(others, start=context.config.n_seq_max - len(others)):
+            self._evaluate(seq_id, tokens)
 
     def ask(self, turn: PeerAsk) -> PeerReply:
         """See Peer. Raises DecodeError."""

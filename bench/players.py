@@ -25,16 +25,21 @@ def conversations_of(turns: Sequence[TurnLabel], seed: int) -> Iterator[list[Tur
     return cycle(shuffled)
 
 
+def by_voice(turns: Sequence[TurnLabel]) -> list[list[TurnLabel]]:
+    """What is said to each NPC in each language."""
+    found: dict[tuple[str, str], list[TurnLabel]] = {}
+    for turn in turns:
+        found.setdefault((turn.npc_id, turn.lang), []).append(turn)
+    return list(found.values())
+
+
 def long_conversations(
     turns: Sequence[TurnLabel], num_turns: int, seed: int
 ) -> Iterator[list[TurnLabel]]:
     """Conversations of `num_turns`, over and over: short ones with one NPC, one after another."""
-    said: dict[tuple[str, str], list[TurnLabel]] = {}
-    for turn in turns:
-        said.setdefault((turn.npc_id, turn.lang), []).append(turn)
     found = [
         [*islice(cycle(lines), at, at + num_turns)]
-        for lines in said.values()
+        for lines in by_voice(turns)
         for at in range(0, len(lines), num_turns)
     ]
     Random(seed).shuffle(found)

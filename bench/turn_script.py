@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from rag.documents import Lang
 from runtime.encoder import PromptEncoder
@@ -18,6 +18,8 @@ from server.schemas import (
 )
 from train.dataset import DatasetError, TurnLabel, conversations
 
+T = TypeVar("T")
+
 
 def lines_of(turns: Sequence[TurnLabel], npc_id: str, lang: Lang) -> list[TurnLabel]:
     """What is said to an NPC, conversation by conversation. Raises DatasetError if nothing is."""
@@ -30,8 +32,8 @@ def lines_of(turns: Sequence[TurnLabel], npc_id: str, lang: Lang) -> list[TurnLa
     return [turn for part in conversations(own).values() for turn in part]
 
 
-def longer(lines: Sequence[TurnLabel], count: int) -> list[TurnLabel]:
-    """`count` lines, from the first on again where there are fewer."""
+def longer(lines: Sequence[T], count: int) -> list[T]:
+    """`count` of them, from the first on again where there are fewer."""
     return list(islice(cycle(lines), count))
 
 

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from itertools import cycle, islice
 from pathlib import Path
 
 from rich.progress import Progress
@@ -239,7 +238,7 @@ def _open_peers(
                 n_threads=args.threads,
             )
             context = stack.enter_context(closing(LlamaContext(model, config)))
-            name = f"llama.cpp alone, {side.num_others} others"
+            name = f"llama.cpp alone, {side.num_residents} others"
             add(RawPeer(context, others, name), MAX_OVER_RAW, {"appended": AppendOnly}, side.times)
         both: dict[str, MakeLayout] = {"rewritten": Rewritten, "appended": AppendOnly}
         if TWO_PASS in args.peers:
@@ -252,7 +251,7 @@ def _open_peers(
 def _filling(num_cells: int, tokens: Sequence[int]) -> list[list[int]]:
     """Sequences of `tokens`, over and over, that have so many cells together."""
     sizes = [*[_CELLS_OF_ONE] * (num_cells // _CELLS_OF_ONE), num_cells % _CELLS_OF_ONE]
-    return [[*islice(cycle(tokens), size)] for size in sizes if size]
+    return [longer(tokens, size) for size in sizes if size]
 
 
 def _num_tokens(script: Sequence[ScriptedTurn]) -> int:
