@@ -9,7 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -145,10 +145,10 @@ class LlamaModel:
             raise ModelError(f"{path}: the vocabulary has no end-of-sequence token")
         self.eos: int = eos
         self._piece_buffer = ctypes.create_string_buffer(_PIECE_BYTES)
-        # of each token that was sampled: asked once, since every call gives the GIL away
-        self._pieces: dict[int, bytes] = {}
-        self._ends: dict[int, bool] = {}
-        self._controls: dict[int, bool] = {}
+        # each token is asked for once, since every call gives the GIL away
+        self._spelt = cache(self._read_piece)
+        self._is_end = cache(partial(C.llama_vocab_is_eog, self._vocab))
+        self._is_control = cache(partial(C.llama_vocab_is_control, self._vocab))
         self._ids: dict[str, int] | None = None
 
     def close(self) -> None:
@@ -174,10 +174,7 @@ class LlamaModel:
 
     def piece(self, token: int) -> bytes:
         """The bytes that `token` stands for; empty for control tokens."""
-        piece = self._pieces.get(token)
-        if piece is None:
-            piece = self._pieces[token] = self._read_piece(token)
-        return piece
+        return self._spelt(token)
 
     def _read_piece(self, token: int) -> bytes:
         size = C.llama_token_to_piece(
@@ -201,10 +198,7 @@ class LlamaModel:
 
     def is_control(self, token: int) -> bool:
         """Whether text can never tokenise to `token`."""
-        found = self._controls.get(token)
-        if found is None:
-            found = self._controls[token] = bool(C.llama_vocab_is_control(self._vocab, token))
-        return found
+        return bool(self._is_control(token))
 
     def is_byte(self, token: int) -> bool:
         """Whether `token` stands for one raw byte."""
@@ -212,10 +206,7 @@ class LlamaModel:
 
     def is_end(self, token: int) -> bool:
         """Whether `token` ends a generation (end of sequence, of turn, …)."""
-        found = self._ends.get(token)
-        if found is None:
-            found = self._ends[token] = bool(C.llama_vocab_is_eog(self._vocab, token))
-        return found
+        return bool(self._is_end(token))
 
     @staticmethod
     def _token_or_none(token: int) -> int | None:
