@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -25,12 +25,14 @@ from export.encoder_cli import TARGETS
 from export.machine import describe_machine
 from export.reporter import RichReporter
 from heads.bundle import HEADS, Bundle, default_bundle_folder, load_bundle
+from heads.clues import Remark
 from heads.session import HeadsSession, Vector
 from rag.embedder import GRAPH, OnnxEmbedder
 
 T = TypeVar("T")
 
 NUM_STATES = 64
+PLAIN = "not optimised"
 TEXTS = (
     "그 반지 혹시 저한테 주실 수 있나요?",
     "어제는 제가 심한 말을 했어요. 정말 미안해요.",
@@ -39,6 +41,7 @@ TEXTS = (
     "I saw a wrecked boat under the lighthouse. Do you know whose it is?",
     "Three fish and a loaf of bread, if you please.",
 )
+REMARK = Remark("sora", TEXTS[0], {"quest_stage": "started", "trust": 0.4, "items": ["map"]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +88,18 @@ def _heads(bundle: Bundle, work: Path, num_runs: int) -> list[Figures]:
     rows = [state[np.newaxis].astype(np.float32) for state in states]
     served = HeadsSession(bundle.heads, bundle.manifest.heads, bundle.manifest.n_embd)
     small = _quantised(bundle.heads, work)
-    paths = {"served": bundle.heads, "not optimised": bundle.heads, "int8 by optimum": small}
-    calls: dict[str, Callable[[Vector], Sequence[Vector]]] = {
-        "served": served.predict_batch,
-        "not optimised": _session(bundle.heads, is_optimised=False),
-        "int8 by optimum": _session(small, is_optimised=True),
-    }
-    times = _times({name: partial(_each, call, rows) for name, call in calls.items()}, num_runs)
+    paths = {"served": bundle.heads, PLAIN: bundle.heads, "int8 by optimum": small}
+    inputs = [served.inputs(row, [REMARK]) for row in rows]
+
+    def call_of(path: Path, name: str) -> Callable[[dict[str, Any]], list[Vector]]:
+        session = _session(path, is_optimised=name != PLAIN)
+        return lambda given: session.run(["delta", "flag"], given)
+
+    calls = {name: call_of(path, name) for name, path in paths.items()}
+    times = _times({name: partial(_each, call, inputs) for name, call in calls.items()}, num_runs)
     outputs = {
-        name: np.hstack([np.hstack(call(row)) for row in rows]) for name, call in calls.items()
+        name: np.hstack([np.hstack(call(given)) for given in inputs])
+        for name, call in calls.items()
     }
     return [
         Figures(
@@ -118,15 +124,14 @@ def _quantised(path: Path, work: Path) -> Path:
     return next((work / "int8").glob("*.onnx"))
 
 
-def _session(path: Path, *, is_optimised: bool) -> Callable[[Vector], Sequence[Vector]]:
+def _session(path: Path, *, is_optimised: bool) -> onnxruntime.InferenceSession:
     levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.graph_optimization_level = (
         levels.ORT_ENABLE_ALL if is_optimised else levels.ORT_DISABLE_ALL
     )
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda state: session.run(["delta", "flag"], {"state": state})
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _encoders(args: argparse.Namespace, work: Path) -> list[Figures]:

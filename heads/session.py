@@ -1,16 +1,29 @@
-"""The heads at run time: an ONNX graph from the `<STATE>` vector to deltas and flag scores."""
+"""The heads at run time: an ONNX graph from the `<STATE>` vector to deltas and flag scores.
 
+A graph with the inputs `clues` and `weights` also reads what was said (`heads/clues.py`): the
+hashes of the features that it knows are in its metadata, sorted, the rows of its table in their
+order.
+"""
+
+import base64
+import binascii
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
 from heads.bundle import REBUILD, BundleError
+from heads.clues import ClueIndex, Clues, Remark
 from heads.spec import HeadSpec
 
 Vector = npt.NDArray[np.float32]
+
+CLUE_KEYS = "clue_keys"
+"""Metadata of the graph: sorted uint32, little-endian, in base64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +56,15 @@ class HeadsSession:
         _check_width(path, "input", "state", inputs, n_embd)
         _check_width(path, "output", "delta", outputs, len(spec.delta))
         _check_width(path, "output", "flag", outputs, len(spec.flags))
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self._clues = _read_index(path, metadata) if "clues" in inputs else None
 
-    def predict(self, state: Vector) -> Prediction:
-        """Deltas and flag scores for one state vector, float32 [n_embd].
+    def predict(self, state: Vector, remark: Remark) -> Prediction:
+        """Deltas and flag scores for one state vector, float32 [n_embd], and what was said.
 
         Raises ValueError if any is not a finite number: no threshold would hold it back.
         """
-        delta, flag = self.predict_batch(state[np.newaxis])
+        delta, flag = self.predict_batch(state[np.newaxis], [remark])
         if not (np.isfinite(delta).all() and np.isfinite(flag).all()):
             raise ValueError(f"the heads gave delta {delta[0]} and flag {flag[0]}, not all finite")
         return Prediction(
@@ -57,10 +72,39 @@ class HeadsSession:
             {spec.name: float(v) for spec, v in zip(self.spec.flags, flag[0], strict=True)},
         )
 
-    def predict_batch(self, states: Vector) -> tuple[Vector, Vector]:
+    def predict_batch(self, states: Vector, remarks: Sequence[Remark]) -> tuple[Vector, Vector]:
         """`(delta [batch, n_delta], flag [batch, n_flags])` for float32 [batch, n_embd]."""
-        delta, flag = self._session.run(["delta", "flag"], {"state": states})
+        delta, flag = self._session.run(["delta", "flag"], self.inputs(states, remarks))
         return delta, flag
+
+    def inputs(self, states: Vector, remarks: Sequence[Remark]) -> dict[str, npt.NDArray[Any]]:
+        """What the graph takes for `states` [batch, n_embd] and as many remarks."""
+        if self._clues is None:
+            return {"state": states}
+        return {"state": states} | padded([self._clues.find(remark) for remark in remarks])
+
+
+def padded(found: Sequence[Clues]) -> dict[str, npt.NDArray[Any]]:
+    """`clues` int64 and `weights` float32, both [len(found), longest]; padding weighs nothing."""
+    shape = (len(found), max((len(each.rows) for each in found), default=0))
+    clues, weights = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+    for at, each in enumerate(found):
+        clues[at, : len(each.rows)] = each.rows
+        weights[at, : len(each.rows)] = each.weights
+    return {"clues": clues, "weights": weights}
+
+
+def _read_index(path: Path, metadata: dict[str, str]) -> ClueIndex:
+    expected = f"metadata `{CLUE_KEYS}`, sorted hashes in base64"
+    if (written := metadata.get(CLUE_KEYS)) is None:
+        raise BundleError(path, expected, f"none, only {sorted(metadata)}", REBUILD)
+    try:
+        keys = np.frombuffer(base64.b64decode(written, validate=True), "<u4").astype(np.uint32)
+    except (binascii.Error, ValueError) as error:
+        raise BundleError(path, expected, str(error), REBUILD) from error
+    if not len(keys) or (np.diff(keys.astype(np.int64)) <= 0).any():
+        raise BundleError(path, expected, f"{len(keys)} hashes, not in order", REBUILD)
+    return ClueIndex(keys)
 
 
 def _check_width(

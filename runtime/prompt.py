@@ -12,6 +12,7 @@ Pure text and block structure; `runtime/encoder.py` makes token ids of it.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -36,6 +37,8 @@ STATE_KEYS = (
     "actions",
     "position",
 )
+
+_KEY = re.compile(r"\s*(\w+)=")
 
 StateValue: TypeAlias = str | float | Sequence[str] | Sequence[float]
 State: TypeAlias = Mapping[str, StateValue]
@@ -190,6 +193,39 @@ def format_value(value: StateValue) -> str:
     if isinstance(value, (int, float)):
         return f"{value:z.2f}"  # z: never -0.00
     return "[" + ",".join(format_value(item) for item in value) + "]"
+
+
+def read_last_turn(segments: Sequence[Segment]) -> tuple[str, str, State]:
+    """NPC id, utterance and full state of a prompt's last turn, as far as it tells them."""
+    npc_id, utterance = "", ""
+    state: dict[str, StateValue] = {}
+    block: Segment = ""
+    for segment in segments:
+        if isinstance(segment, Special):
+            block = segment
+        elif not isinstance(segment, str):
+            continue
+        elif block is Special.SYS:
+            npc_id = next(iter(re.findall(r"^npc_id=(.*)$", segment, re.MULTILINE)), "")
+        elif block is Special.PLAYER_STATE:
+            state |= _read_state(segment)
+        elif block is Special.PLAYER:
+            utterance = segment.strip()
+    return npc_id, utterance, state
+
+
+def _read_state(text: str) -> dict[str, StateValue]:
+    """The pairs that _player_state wrote; where somebody else did, those before the first flaw."""
+    state: dict[str, StateValue] = {}
+    read, at = json.JSONDecoder().raw_decode, 0
+    while found := _KEY.match(text, at):
+        try:
+            value, at = read(text, found.end())
+        except (ValueError, RecursionError):
+            break
+        if found[1] in STATE_KEYS and isinstance(value, (str, int, float, list)):
+            state[found[1]] = value
+    return state
 
 
 def _fields(**fields: str) -> str:

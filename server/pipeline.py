@@ -222,7 +222,7 @@ class Dialogue:
         progress.prompt = self._prompt(progress, self._recall(progress))
 
         def on_state(vector: Vector) -> list[int]:
-            prediction = self.heads.predict(vector)
+            prediction = self.heads.predict(vector, progress.turn.remark)
             decision = self._decide(prediction, progress)
             progress.prediction = prediction
             progress.decided, progress.decision_tokens = self._written_out(decision)

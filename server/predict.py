@@ -4,8 +4,16 @@ import re
 import time
 from collections.abc import Sequence
 
+from heads.clues import Remark
 from rag.deltas import bounded
-from runtime.prompt import LINE_END, Segment, Special, decision_segments, format_decision
+from runtime.prompt import (
+    LINE_END,
+    Segment,
+    Special,
+    decision_segments,
+    format_decision,
+    read_last_turn,
+)
 from runtime.sequence import Request, Token, Vector
 from server.errors import DeadlinePassed, InvalidField
 from server.reply import ReplyCleaner
@@ -38,11 +46,13 @@ async def predict(service: Service, body: PredictRequest) -> Prediction:
     """
     loaded = service.loaded
     heads, encoder = loaded.heads, loaded.encoder
+    segments = parse_prompt(body.prompt)
+    remark = Remark(*read_last_turn(segments))
     delta: dict[str, float] = {}
     flags: dict[str, bool] = {}
 
     def on_state(vector: Vector) -> Sequence[int]:
-        prediction = heads.predict(vector)
+        prediction = heads.predict(vector, remark)
         delta.update({h.name: bounded(prediction.delta[h.name], h) for h in heads.spec.delta})
         scores = prediction.flag_scores
         flags.update({h.name: scores[h.name] >= h.threshold for h in heads.spec.flags})
@@ -51,7 +61,7 @@ async def predict(service: Service, body: PredictRequest) -> Prediction:
         return encoder.encode(decision_segments(words))
 
     request = Request(
-        encoder.begin(parse_prompt(body.prompt)),
+        encoder.begin(segments),
         body.gen_params.sampling(LINE_END),
         on_state,
         deadline=time.monotonic() + service.settings.deadline_ms / 1e3,

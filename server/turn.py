@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from heads.clues import Remark
 from rag.conditions import UNKNOWN_REPUTATION, Facts
 from rag.documents import ANY, Lang, NpcPersona, Scalar
 from rag.language import detect_language
@@ -48,6 +49,11 @@ class AskedTurn:
     def utterance(self) -> str:
         """What the player said, cleaned."""
         return self.facts.utterance
+
+    @property
+    def remark(self) -> Remark:
+        """What the heads read of the turn beside its `<STATE>`."""
+        return Remark(self.persona.npc_id, self.utterance, self.state)
 
 
 def read_turn(ask: AskRequest, world: World, notices: Sequence[str] = ()) -> AskedTurn:

@@ -46,8 +46,13 @@ class DataConfig(_Section, frozen=True):
     data: str
     max_tokens: Count = 1536
     """A longer transcript is cut in two, the second half beginning afresh."""
+    whole_share: Share = 1.0
+    """Share of conversations that are seen from their first turn on."""
     rebuilt_share: Share = 0.35
     """Share of conversations that are also seen with a past told by a dialogue history alone."""
+    alone_share: Share = 0.0
+    """Share of turns that are also seen alone, up to `<STATE>`: no past, no notes, no reply. They
+    teach the heads at less than half of the tokens."""
     notes: bool = True
     """Show the notes that retrieval would show."""
     embedder: str = DEFAULT
@@ -84,9 +89,9 @@ class LossConfig(_Section, frozen=True):
 
 
 class OptimiserConfig(_Section, frozen=True):
-    """AdamW, cosine schedule with warm-up; a step sees at most micro_batch * accumulation examples.
+    """AdamW, cosine schedule with warm-up; a step sees `accumulation` rows.
 
-    The examples of a micro-batch begin alike (an NPC's `<SYS>` block), which is evaluated once.
+    The examples of a row begin alike (an NPC's `<SYS>` block), which is evaluated once.
     """
 
     lr: Rate = 4e-4
@@ -95,7 +100,8 @@ class OptimiserConfig(_Section, frozen=True):
     weight_decay: Number = 0.01
     warmup_share: Share = 0.05
     max_grad_norm: Rate = 1.0
-    micro_batch: Count = 1
+    row_tokens: Count = 1536
+    """What a row holds at most; an example that is longer has one to itself."""
     accumulation: Count = 8
 
 

@@ -67,23 +67,43 @@ def make_example(transcript: EncodedTranscript) -> Example:
     return Example(opening, tokens, states, answers, [turn.label for turn in transcript.turns])
 
 
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Of conversations: continued from the first turn, and from a turn on, the past told.
+
+    Of turns: alone, up to `<STATE>`.
+    """
+
+    whole: float = 1.0
+    rebuilt: float = 0.0
+    alone: float = 0.0
+
+
 def make_examples(
     conversations: Iterable[Sequence[TurnLabel]],
     writer: TranscriptWriter,
     *,
+    shares: Shares,
     max_tokens: int,
-    rebuilt_share: float,
     seed: int,
 ) -> Iterator[Example]:
-    """Every conversation continued, and a share of them also from a turn on, the past told.
+    """The examples of labelled conversations, in the order of these.
 
-    Where the past ends is drawn by `seed` and the conversation's name.
+    Which `shares` they are of, and where a past ends, is drawn by `seed` and the name.
     """
+
+    def draw_for(turn: TurnLabel, purpose: str) -> random.Random:
+        return random.Random(f"{seed} {turn.conversation}{purpose}")  # noqa: S311
+
     for turns in conversations:
-        yield from _fitting(turns, 0, writer, max_tokens)
-        draw = random.Random(f"{seed} {turns[0].conversation}")  # noqa: S311
-        if len(turns) > 1 and draw.random() < rebuilt_share:
+        if draw_for(turns[0], " whole").random() < shares.whole:
+            yield from _fitting(turns, 0, writer, max_tokens)
+        draw = draw_for(turns[0], "")
+        if len(turns) > 1 and draw.random() < shares.rebuilt:
             yield from _fitting(turns, draw.randrange(1, len(turns)), writer, max_tokens)
+        for turn in turns:
+            if draw_for(turn, f" alone {turn.turn}").random() < shares.alone:
+                yield make_example(writer.write_alone(turn))
 
 
 def _fitting(
@@ -122,25 +142,36 @@ def collate(examples: Sequence[Example]) -> Batch:
     return Batch(
         torch.tensor([tokens]),
         packing.positions(),
-        torch.tensor(states),
-        torch.tensor(answers),
-        torch.tensor(targets),
+        torch.tensor(states, dtype=torch.long),
+        torch.tensor(answers, dtype=torch.long),
+        torch.tensor(targets, dtype=torch.long),
         torch.tensor([[*label.delta.values()] for label in labels], dtype=torch.float32),
         torch.tensor([[*label.flag.values()] for label in labels], dtype=torch.float32),
         packing,
     )
 
 
-def batch_order(examples: Sequence[Example], size: int, seed: str) -> list[list[int]]:
-    """Indices of `examples` in batches of at most `size` with one opening, drawn by `seed`."""
+def row_tokens(examples: Sequence[Example], batch: Sequence[int]) -> int:
+    """Tokens of the row that a batch (indices of `examples`) is packed into."""
+    opening = len(examples[batch[0]].opening)
+    return opening + sum(len(examples[index].tokens) - opening for index in batch)
+
+
+def batch_order(examples: Sequence[Example], max_tokens: int, seed: str) -> list[list[int]]:
+    """Indices of `examples` in batches with one opening, drawn by `seed`.
+
+    A batch's row has at most `max_tokens`, unless one example alone has more.
+    """
     draw = random.Random(seed)  # noqa: S311
     order = list(range(len(examples)))
     draw.shuffle(order)
-    alike: dict[tuple[int, ...], list[int]] = {}
+    open_batches: dict[tuple[int, ...], list[int]] = {}
+    batches = []
     for index in order:
-        alike.setdefault(examples[index].opening, []).append(index)
-    batches = [
-        group[at : at + size] for group in alike.values() for at in range(0, len(group), size)
-    ]
+        batch = open_batches.get(examples[index].opening)
+        if batch is None or row_tokens(examples, [*batch, index]) > max_tokens:
+            batch = open_batches[examples[index].opening] = []
+            batches.append(batch)
+        batch.append(index)
     draw.shuffle(batches)
     return batches

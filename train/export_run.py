@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from export.build import build
 from export.folder_swap import locked, replaced
@@ -20,12 +21,14 @@ from train.base import build_options
 from train.checkpoint import BEST, TrainedPersona
 from train.commands import write_whole
 from train.dataset import DatasetError, TurnLabel, check_npcs, conversations, read_dataset, spread
-from train.fit_heads import LinearHeads, Targets, calibrated, fit, make_targets
-from train.heads_files import HEADS_WEIGHTS, head_spec, read_trained_heads, write_heads
+from train.fit_clues import BlendedHeads, blend, blended_out_of_fold, fit_clues
+from train.fit_heads import Array, LinearHeads, Targets, calibrated, fit, make_targets, targets_of
+from train.heads_files import HEADS_WEIGHTS, Heads, head_spec, read_trained_heads, write_heads
 from train.merit import delta_merit, flag_merit
 from train.parity import Likelihood, Measured, Parity, References, choose, compare, likelihood
 from train.states import LabelledState, stack
 from train.trained import Trained, open_trained
+from train.transcripts import remark_of
 from train.variants import Turns, Variant, Workshop
 
 UNTRAINED = Variant("untrained-f16", "f16", has_adapter=False)
@@ -61,7 +64,8 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
     variants: list[Parity]
     untrained: Likelihood
     heads: dict[str, str]
-    """Which heads were taken, by part: `trained`, or `refitted` on states of the variant."""
+    """Which heads were taken, by part: `trained`, or `refitted` on states of the variant; and
+    whether they `read` clues too."""
     merits: dict[str, dict[str, float]]
     """Of either, on validation, by part."""
     machine: dict[str, str | int]
@@ -91,14 +95,23 @@ def export_run(options: ExportOptions, reporter: RichReporter) -> ExportReport:
     targets = _targets(served, trained.persona)
     merits = {name: _merits(heads, served, targets) for name, heads in candidates.items()}
     flags, deltas = (_better(merits, part) for part in ("flag", "delta"))
-    heads = candidates[flags].with_deltas_of(candidates[deltas])
-    heads = calibrated(heads, stack(served), targets.flag)
+    on_states = candidates[flags].with_deltas_of(candidates[deltas])
+    heads: Heads = calibrated(on_states, stack(served), targets.flag)
+    reads = "states"
+    try:
+        reporter.stage("fitting what the words say")
+        blended, merits["with clues"] = _with_clues(on_states, served, shop, splits["train"])
+        alone = _merits(on_states, served, targets)
+        if _mean(merits["with clues"]) >= _mean(alone) + MIN_GAIN:
+            heads, reads = blended, "states and clues"
+    except DatasetError as error:
+        reporter.say(f"heads read the states alone: {error}")
     report = ExportReport(
         chosen=chosen.quantisation,
         why=why,
         variants=variants,
         untrained=likelihood(untrained),
-        heads={"flag": flags, "delta": deltas},
+        heads={"flag": flags, "delta": deltas, "read": reads},
         merits=merits,
         machine=describe_machine(),
     )
@@ -146,7 +159,11 @@ def _refit(
 def _merits(
     heads: LinearHeads, states: Sequence[LabelledState], targets: Targets
 ) -> dict[str, float]:
-    delta, scores = heads.predict(stack(states))
+    return _merits_of(heads.predict(stack(states)), targets)
+
+
+def _merits_of(predicted: tuple[Array, Array], targets: Targets) -> dict[str, float]:
+    delta, scores = predicted
     found = {
         "flag": flag_merit(targets.flag, scores),
         "delta": delta_merit(targets.delta, delta),
@@ -160,9 +177,27 @@ def _better(merits: dict[str, dict[str, float]], part: str) -> str:
     return max(merits, key=lambda name: merits[name][part] - handicap.get(name, 0.0))
 
 
-def _write(
-    options: ExportOptions, shop: Workshop, heads: LinearHeads, report: ExportReport
-) -> None:
+def _with_clues(
+    heads: LinearHeads,
+    states: Sequence[LabelledState],
+    shop: Workshop,
+    labels: Sequence[TurnLabel],
+) -> tuple[BlendedHeads, dict[str, float]]:
+    """`heads` beside a model of the words of `labels`; its merits on states held out from both."""
+    persona, targets = shop.trained.persona, _targets(states, shop.trained.persona)
+    learned = targets_of(labels, persona.delta_names, persona.flag_names)
+    clues = fit_clues([remark_of(label, shop.world) for label in labels], learned)
+    vectors = stack(states).astype(np.float64)
+    remarks = [remark_of(state.label, shop.world) for state in states]
+    held_out = blended_out_of_fold(heads, clues, vectors, remarks, targets)
+    return blend(heads, clues, vectors, remarks, targets), _merits_of(held_out, targets)
+
+
+def _mean(merits: dict[str, float]) -> float:
+    return sum(merits.values()) / len(merits)
+
+
+def _write(options: ExportOptions, shop: Workshop, heads: Heads, report: ExportReport) -> None:
     """The heads with their record, the report, and the bundle of them."""
     trained, persona = shop.trained, shop.trained.persona
     chosen = next(v for v in report.variants if v.quantisation == report.chosen)

@@ -15,7 +15,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from train.dataset import DatasetError
+from train.dataset import DatasetError, TurnLabel
 from train.states import LabelledState, stack
 
 Array = npt.NDArray[np.float64]
@@ -80,7 +80,13 @@ def make_targets(
     states: Sequence[LabelledState], delta_names: Sequence[str], flag_names: Sequence[str]
 ) -> Targets:
     """The labels of `states`, columns in the order of the names."""
-    labels = [state.label for state in states]
+    return targets_of([state.label for state in states], delta_names, flag_names)
+
+
+def targets_of(
+    labels: Sequence[TurnLabel], delta_names: Sequence[str], flag_names: Sequence[str]
+) -> Targets:
+    """`labels` as matrices, columns in the order of the names."""
     return Targets(
         np.array([[label.delta[name] for name in delta_names] for label in labels]),
         np.array([[label.flag[name] for name in flag_names] for label in labels], np.float64),

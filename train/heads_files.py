@@ -1,6 +1,7 @@
 """Heads on disk: those that a run trained, and `heads.onnx` with its record for a bundle."""
 
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
@@ -8,14 +9,17 @@ import onnx
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from export.heads_graph import linear_graph
+from export.heads_graph import ClueTable, linear_graph
 from heads.bundle import HEADS, HEADS_RECORD, HeadsRecord
 from heads.spec import DeltaSpec, FlagSpec, HeadSpec
 from train.commands import write_whole
 from train.dataset import DatasetError
+from train.fit_clues import BlendedHeads
 from train.fit_heads import LinearHeads
 
 HEADS_WEIGHTS = "heads.safetensors"
+
+Heads: TypeAlias = LinearHeads | BlendedHeads
 
 
 def read_trained_heads(folder: Path) -> LinearHeads:
@@ -41,24 +45,31 @@ def read_trained_heads(folder: Path) -> LinearHeads:
         raise DatasetError(f"{path}: no heads of `persona train`: {error}") from error
 
 
-def head_spec(heads: LinearHeads, delta_names: list[str], flag_names: list[str]) -> HeadSpec:
+def head_spec(heads: Heads, delta_names: list[str], flag_names: list[str]) -> HeadSpec:
     """Names, thresholds and temperature as a manifest has them."""
-    flags = zip(flag_names, heads.thresholds, strict=True)
+    linear = heads.states if isinstance(heads, BlendedHeads) else heads
+    flags = zip(flag_names, linear.thresholds, strict=True)
     return HeadSpec(
         tuple(DeltaSpec(name) for name in delta_names),
         tuple(FlagSpec(name, round(float(threshold), 4)) for name, threshold in flags),
-        temperature=round(heads.temperature, 4),
+        temperature=round(linear.temperature, 4),
     )
 
 
-def heads_graph(heads: LinearHeads) -> bytes:
+def heads_graph(heads: Heads) -> bytes:
     """`heads.onnx`: temperature inside, checked by onnx.checker."""
-    flag = (heads.w_flag / heads.temperature, heads.b_flag / heads.temperature)
-    graph = linear_graph(heads.mean, heads.scale, (heads.w_delta, heads.b_delta), flag)
+    linear, clues = heads, None
+    if isinstance(heads, BlendedHeads):
+        linear, found = heads.states, heads.clues
+        clues = ClueTable(found.keys, found.table, found.scale, found.bias, heads.delta_share)
+    assert isinstance(linear, LinearHeads)
+    flag = (linear.w_flag / linear.temperature, linear.b_flag / linear.temperature)
+    delta = (linear.w_delta, linear.b_delta)
+    graph = linear_graph(linear.mean, linear.scale, delta, flag, clues)
     return bytes(onnx.ModelProto.SerializeToString(graph))
 
 
-def write_heads(folder: Path, heads: LinearHeads, record: HeadsRecord) -> None:
+def write_heads(folder: Path, heads: Heads, record: HeadsRecord) -> None:
     """Write `heads.onnx` and `heads.json`, from which a bundle is built."""
     folder.mkdir(parents=True, exist_ok=True)
     raw = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"

@@ -10,6 +10,7 @@ import hashlib
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -31,7 +32,7 @@ from train.checkpoint import BEST, Checkpoints, TrainedPersona, trained_sha256
 from train.commands import write_whole
 from train.config import TrainConfig
 from train.dataset import DatasetError, TurnLabel, conversations, dataset_files, spread
-from train.examples import Example, make_examples
+from train.examples import Example, Shares, make_examples
 from train.multi_head import MultiHeadModel, add_adapter
 from train.recall import open_writer
 from train.run_log import RunLog
@@ -141,9 +142,10 @@ class TrainingRun:
             make_examples,
             writer=writer,
             max_tokens=config.data.max_tokens,
-            rebuilt_share=config.data.rebuilt_share,
             seed=config.run.seed,
         )
+        data = config.data
+        shares = Shares(data.whole_share, data.rebuilt_share, data.alone_share)
         train = list(conversations(self.splits["train"]).values())
         validation = list(conversations(self.splits["validation"]).values())
         if count := config.run.eval_conversations:
@@ -151,14 +153,14 @@ class TrainingRun:
         with RichReporter(self.console) as reporter:
             done = reporter.stage("writing prompts", len(train) + len(validation))
 
-            def made(groups: Sequence[Sequence[TurnLabel]]) -> list[Example]:
+            def made(groups: Sequence[Sequence[TurnLabel]], shares: Shares) -> list[Example]:
                 found: list[Example] = []
                 for turns in groups:
-                    found += make([turns])
+                    found += make([turns], shares=shares)
                     done(1)
                 return found
 
-            return made(train), made(validation)
+            return made(train, shares), made(validation, replace(shares, whole=1.0, alone=0.0))
 
     def _trainer(
         self, base: BaseInfo, examples: tuple[list[Example], list[Example]]

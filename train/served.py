@@ -23,7 +23,7 @@ from train.dataset import TurnLabel
 from train.line_figures import GeneratedLine
 from train.predicted import Predicted, held_back
 from train.states import NUM_CELLS, Conditions, LabelledState, Reading, read_states, stack
-from train.transcripts import words_of
+from train.transcripts import remark_of, words_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,9 @@ class ServedBundle:
     def predict(self, states: Sequence[LabelledState], world: World) -> Predicted:
         """What the heads say of `states`, and what the world's rules hold back."""
         spec = self.heads.spec
-        delta, scores = self.heads.predict_batch(stack(states))
         turns = [state.label for state in states]
+        remarks = [remark_of(label, world) for label in turns]
+        delta, scores = self.heads.predict_batch(stack(states), remarks)
         flags = tuple(flag.name for flag in spec.flags)
         return Predicted(
             turns=turns,
@@ -110,7 +111,7 @@ class ServedBundle:
         return GeneratedLine(label, text, reason, words)
 
     def _words(self, vector: Vector, label: TurnLabel, world: World) -> str:
-        found = self.heads.predict(vector)
+        found = self.heads.predict(vector, remark_of(label, world))
         raised = [
             flag.name
             for flag in self.heads.spec.flags

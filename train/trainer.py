@@ -18,7 +18,7 @@ from transformers import get_cosine_schedule_with_warmup
 from train.checkpoint import Checkpoints, Progress
 from train.config import TrainConfig
 from train.dataset import DatasetError
-from train.examples import Example, batch_order, collate
+from train.examples import Example, batch_order, collate, row_tokens
 from train.mixed_precision import hold_frozen_in_bf16, multiplies_in_bf16
 from train.multi_head import MultiHeadModel
 from train.run_log import RunLog
@@ -84,14 +84,14 @@ class MultiHeadTrainer:
         """The epoch's batches, step by step; every process has as many batches in each."""
         config, count = self.config, self.accelerator.num_processes
         seed = f"{config.run.seed} {epoch}"
-        batches = batch_order(self.train, config.optimiser.micro_batch, seed)
+        batches = batch_order(self.train, config.optimiser.row_tokens, seed)
         size = config.optimiser.accumulation * count
         steps = [batches[at : at + size] for at in range(0, len(batches), size)]
         whole = [step[: len(step) // count * count] for step in steps]
         if not any(whole):
             raise DatasetError(
                 f"{len(batches)} batches an epoch are too few for {count} processes; "
-                "give more conversations, or a smaller optimiser.micro_batch"
+                "give more conversations, or a smaller optimiser.row_tokens"
             )
         return [step for step in whole if step]
 
@@ -185,7 +185,7 @@ class MultiHeadTrainer:
         start = perf_counter()
         config, count = self.config, self.accelerator.num_processes
         torch.manual_seed(self._seed())
-        num_answers = sum(len(self.train[i].answers) for batch in step.batches for i in batch)
+        num_answers = sum(len(self.train[i].answers) for batch in step.batches for i in batch) or 1
         num_states = sum(len(self.train[i].states) for batch in step.batches for i in batch)
         mine = step.batches[self.accelerator.process_index :: count]
         wrapped.train()
@@ -217,7 +217,7 @@ class MultiHeadTrainer:
         optimiser.zero_grad()
         self.progress.step += 1
         self.progress.epoch, self.progress.step_of_epoch = step.epoch, step.number + 1
-        num_tokens = sum(len(self.train[i].tokens) for batch in step.batches for i in batch)
+        num_tokens = sum(row_tokens(self.train, batch) for batch in step.batches)
         seconds = perf_counter() - start
         return {
             "loss": config.loss.lm * lm + config.loss.delta * delta + config.loss.flag * flag,

@@ -7,12 +7,21 @@ and decisions shown), and after a past that is known from a dialogue history alo
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from heads.clues import Remark
 from rag.conditions import UNKNOWN_REPUTATION
 from rag.flags import flag_rule
 from rag.prompting import npc_for_prompt, rag_for_prompt
 from rag.world import World
 from runtime.encoder import PromptEncoder
-from runtime.prompt import End, StateValue, Transcript, Turn, decision_segments, format_decision
+from runtime.prompt import (
+    End,
+    Special,
+    StateValue,
+    Transcript,
+    Turn,
+    decision_segments,
+    format_decision,
+)
 from train.dataset import TurnLabel
 
 Notes = Callable[[TurnLabel], Sequence[str]]
@@ -83,6 +92,18 @@ class TranscriptWriter:
         ]
         return EncodedTranscript(opening, encode(told), written)
 
+    def write_alone(self, label: TurnLabel) -> EncodedTranscript:
+        """A turn as the first of its conversation, up to `<STATE>`; the scene opens it."""
+        transcript, encode = Transcript(), self.encoder.encode
+        npc = npc_for_prompt(self.world.npcs[label.npc_id], label.lang)
+        opening = self.encoder.begin(transcript.begin(npc))
+        turn = transcript.open_turn(make_turn(label, self.world))
+        scene_end = turn.index(Special.PLAYER_STATE)
+        opening += encode(turn[:scene_end])
+        return EncodedTranscript(
+            opening, [], [EncodedTurn(label, encode(turn[scene_end:]), [], [])]
+        )
+
 
 def make_turn(label: TurnLabel, world: World, notes: Sequence[str] = ()) -> Turn:
     """The prompt's turn of a labelled one, with the `<RAG>` block that serving would show."""
@@ -102,6 +123,12 @@ def make_turn(label: TurnLabel, world: World, notes: Sequence[str] = ()) -> Turn
     }
     shown = {key: value for key, value in state.items() if value is not None}
     return Turn(label.player_utterance, shown, description, instructions, notes)
+
+
+def remark_of(label: TurnLabel, world: World) -> Remark:
+    """What the heads are told of a labelled turn beside its `<STATE>`."""
+    turn = make_turn(label, world)
+    return Remark(label.npc_id, turn.utterance, turn.state)
 
 
 def decision_words(label: TurnLabel, world: World) -> str:

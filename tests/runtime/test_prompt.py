@@ -23,6 +23,7 @@ from runtime.prompt import (
     fallback_prompt,
     format_decision,
     format_value,
+    read_last_turn,
     write_npc,
 )
 
@@ -258,3 +259,37 @@ def test_a_decision_names_raised_flags_with_their_values_escaped() -> None:
     assert format_decision({"trust": 0.1}, {"a": None, "b": 'x" c'}) == 'trust=+ a b="x\\" c"'
     assert format_decision({}, {}) == ""
     assert decision_segments("") == [Special.NPC]
+
+
+def test_the_last_turn_of_a_prompt_is_read_back_with_all_of_its_state() -> None:
+    transcript = Transcript()
+    first: State = {"quest_stage": 'a=b "c"', "trust": 0.25, "items": ["밧줄", "x trust=0.99"]}
+    segments = [
+        *transcript.begin(OKBUN),
+        *transcript.open_turn(Turn("안녕하세요", first, "낡은 수문 앞")),
+        *decision_segments("trust=+"),
+        "왔느냐.",
+        End(),
+        *transcript.open_turn(Turn("문 열어 주세요", first | {"trust": -0.5}, "낡은 수문 앞")),
+    ]
+    assert read_last_turn(segments) == ("okbun", "문 열어 주세요", first | {"trust": -0.5})
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("trust=0.10 items=[", {"trust": 0.1}),
+        ('weather="rain" trust=0.10', {"trust": 0.1}),
+        ("trust=null location=3", {"location": 3}),
+        ("nothing of the kind", {}),
+        ("items=" + "[" * 100_000, {}),
+    ],
+)
+def test_state_that_somebody_else_wrote_is_read_up_to_its_first_flaw(
+    text: str, state: State
+) -> None:
+    assert read_last_turn([Special.PLAYER_STATE, text]) == ("", "", state)
+
+
+def test_a_prompt_that_tells_nothing_is_read_as_that() -> None:
+    assert read_last_turn([Special.SYS, "who?", Special.STATE]) == ("", "", {})

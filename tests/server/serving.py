@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import uvicorn
 
+from heads.clues import Remark
 from heads.session import HeadsSession, Prediction
 from runtime.engine import Engine
 from runtime.llama_backend import Vector
@@ -120,10 +121,10 @@ class HookedHeads(HeadsSession):
     def __init__(self, heads: HeadsSession, before: Callable[[], None]) -> None:
         self._heads, self._before, self.spec = heads, before, heads.spec
 
-    def predict(self, state: Vector) -> Prediction:
+    def predict(self, state: Vector, remark: Remark) -> Prediction:
         """The same prediction, later."""
         self._before()
-        return self._heads.predict(state)
+        return self._heads.predict(state, remark)
 
 
 @dataclass

@@ -24,7 +24,7 @@ from tests.runtime.heads_agreement import (
 )
 from tests.runtime.reference import prefill
 from train.dataset import TurnLabel, conversations, read_turns
-from train.transcripts import decision_words, make_turn
+from train.transcripts import decision_words, make_turn, remark_of
 
 WORLD = Path("worlds/mulmaru")
 NUM_CONVERSATIONS = 2
@@ -46,15 +46,12 @@ def write_prompts(
     return prompts
 
 
-def read_conversations(encoder: PromptEncoder) -> list[list[list[int]]]:
-    """Prompts of some conversations with each NPC, by conversation."""
-    world = load_world(WORLD)
-    chosen: list[list[list[int]]] = []
+def read_conversations() -> list[Sequence[TurnLabel]]:
+    """Some conversations with each NPC."""
+    chosen: list[Sequence[TurnLabel]] = []
     for path in sorted((WORLD / "data" / "validation").glob("*.jsonl")):
         long = (turns[:3] for turns in conversations(read_turns([path])).values() if len(turns) > 2)
-        chosen += [
-            write_prompts(turns, world, encoder) for turns in islice(long, NUM_CONVERSATIONS)
-        ]
+        chosen += islice(long, NUM_CONVERSATIONS)
     return chosen
 
 
@@ -76,12 +73,15 @@ def test_default_bundle_decides_the_same_in_company_as_alone(
     session = HeadsSession(bundle.heads, spec, bundle.manifest.n_embd)
     thresholds = np.array([flag.threshold for flag in spec.flags])
 
+    world, chosen = load_world(WORLD), read_conversations()
+    remarks = [remark_of(turn, world) for turn in chain(*chosen)]
+
     def heads(states: Vector) -> tuple[Vector, Vector]:
-        delta, scores = session.predict_batch(states)
+        delta, scores = session.predict_batch(states, remarks)
         return delta, (scores >= thresholds).astype(np.float32)
 
     encoder, config = make_encoder(gemma), replace(SMALL, n_ctx=8192, n_seq_max=8, n_batch=512)
-    talks = read_conversations(encoder)
+    talks = [write_prompts(turns, world, encoder) for turns in chosen]
     end = encoder.encode(decision_segments("trust=+"))
     with open_context(gemma, config) as context:
         alone = [[state_alone(context, prompt) for prompt in talk] for talk in talks]

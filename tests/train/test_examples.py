@@ -14,7 +14,15 @@ from runtime.encoder import PromptEncoder
 from runtime.prompt import Special
 from tests.train.turns import WORLD, label
 from train.dataset import TurnLabel
-from train.examples import Example, batch_order, collate, make_example, make_examples
+from train.examples import (
+    Example,
+    Shares,
+    batch_order,
+    collate,
+    make_example,
+    make_examples,
+    row_tokens,
+)
 from train.packed_attention import Packing
 from train.transcripts import TranscriptWriter
 
@@ -63,11 +71,12 @@ CONVERSATIONS = [conversation(name, at % 4 + 1) for at, name in enumerate("abcde
 def examples_of(
     conversations: Sequence[Sequence[TurnLabel]] = CONVERSATIONS,
     max_tokens: int = ALL,
-    share: float = 0.0,
     seed: int = 0,
+    **shares: float,
 ) -> list[Example]:
+    wanted = Shares(**shares)
     return list(
-        make_examples(conversations, WRITER, max_tokens=max_tokens, rebuilt_share=share, seed=seed)
+        make_examples(conversations, WRITER, shares=wanted, max_tokens=max_tokens, seed=seed)
     )
 
 
@@ -113,12 +122,12 @@ def test_no_token_of_an_utterance_or_a_decision_is_learned() -> None:
 
 
 def test_without_a_rebuilt_share_each_conversation_is_seen_once_and_continued() -> None:
-    found = examples_of(share=0.0)
+    found = examples_of(rebuilt=0.0)
     assert found == [make_example(WRITER.write(turns)) for turns in CONVERSATIONS]
 
 
 def test_with_a_rebuilt_share_of_one_each_that_has_a_past_is_also_seen_with_it_told() -> None:
-    found = examples_of(share=1.0)
+    found = examples_of(rebuilt=1.0)
     for turns in CONVERSATIONS:
         mine = [e for e in found if e.labels[0].conversation == turns[0].conversation]
         continued, *rebuilt = mine
@@ -132,26 +141,55 @@ def test_with_a_rebuilt_share_of_one_each_that_has_a_past_is_also_seen_with_it_t
 
 def test_a_rebuilt_share_is_about_the_share_of_conversations_that_have_a_past() -> None:
     many = [conversation(f"c{at}", 4) for at in range(400)]
-    num_rebuilt = len(examples_of(many, share=0.3)) - len(many)
+    num_rebuilt = len(examples_of(many, rebuilt=0.3)) - len(many)
     assert 90 <= num_rebuilt <= 150
+
+
+def test_with_a_whole_of_none_and_an_alone_of_one_each_turn_is_seen_once() -> None:
+    found = examples_of(whole=0.0, alone=1.0)
+    assert [example.labels for example in found] == [[t] for turns in CONVERSATIONS for t in turns]
+    for example in found:
+        first_turn = WRITER.write(example.labels)
+        assert example.tokens == [*first_turn.opening, *first_turn.turns[0].asked]
+        assert example.states == [len(example.tokens) - 1]
+        assert example.answers == []
+
+
+def test_turns_that_are_seen_alone_the_scene_as_their_opening() -> None:
+    turns = conversation("a", 3)
+    alone = [make_example(WRITER.write_alone(turn)) for turn in turns]
+    assert len({example.opening for example in alone}) == 1
+    assert SPECIALS[Special.RAG] in alone[0].opening
+    assert alone[0].tokens[len(alone[0].opening)] == SPECIALS[Special.PLAYER_STATE]
+
+
+@pytest.mark.parametrize(("shares", "of"), [({"whole": 0.3}, 400), ({"alone": 0.3}, 1600)])
+def test_shares_of_conversations_and_of_turns_alone_are_about_that(
+    shares: dict[str, float], of: int
+) -> None:
+    many = [conversation(f"c{at}", 4) for at in range(400)]
+    found = examples_of(many, **({"whole": 0.0} | shares))
+    assert 0.2 * of <= len(found) <= 0.4 * of
 
 
 def test_the_past_may_end_before_any_turn_but_the_first() -> None:
     many = [conversation(f"c{at}", 4) for at in range(100)]
-    rebuilt = [e for e in examples_of(many, share=1.0) if e.labels[0].turn]
+    rebuilt = [e for e in examples_of(many, rebuilt=1.0) if e.labels[0].turn]
     assert {example.labels[0].turn for example in rebuilt} == {1, 2, 3}
 
 
 def test_the_same_seed_gives_the_same_examples_whatever_else_is_drawn() -> None:
-    first = examples_of(share=0.5, seed=3)
+    first = examples_of(rebuilt=0.5, seed=3)
     random.random()
-    assert examples_of(share=0.5, seed=3) == first
-    alone = [example for turns in CONVERSATIONS for example in examples_of([turns], ALL, 0.5, 3)]
+    assert examples_of(rebuilt=0.5, seed=3) == first
+    alone = [
+        example for turns in CONVERSATIONS for example in examples_of([turns], seed=3, rebuilt=0.5)
+    ]
     assert alone == first
 
 
 def test_another_seed_gives_other_examples() -> None:
-    assert examples_of(share=0.5, seed=3) != examples_of(share=0.5, seed=4)
+    assert examples_of(rebuilt=0.5, seed=3) != examples_of(rebuilt=0.5, seed=4)
 
 
 @given(
@@ -177,7 +215,7 @@ def test_a_long_rebuilt_conversation_is_cut_likewise(
     num_turns: int, seed: int, max_tokens: int
 ) -> None:
     turns = conversation("a", num_turns)
-    found = examples_of([turns], max_tokens, 1.0, seed)
+    found = examples_of([turns], max_tokens, seed, rebuilt=1.0)
     seen = [turn for example in found for turn in example.labels]
     start = 2 * num_turns - len(seen)
     assert 1 <= start < num_turns
@@ -247,7 +285,7 @@ def test_a_batch_moves_to_a_device_as_a_whole() -> None:
 
 
 def beginning(openings: Sequence[int]) -> list[Example]:
-    return [Example((opening,), [opening], [], [], []) for opening in openings]
+    return [Example((opening,), [opening, 0], [], [], []) for opening in openings]
 
 
 OPENINGS = st.lists(st.integers(0, 5), min_size=1, max_size=300)
@@ -257,22 +295,40 @@ OPENINGS = st.lists(st.integers(0, 5), min_size=1, max_size=300)
 def test_batches_hold_each_example_once_begin_alike_and_are_as_few_as_can_be(
     openings: list[int], size: int, seed: str
 ) -> None:
-    batches = batch_order(beginning(openings), size, seed)
+    batches = batch_order(beginning(openings), 1 + size, seed)  # an opening, and one token each
     assert sorted(at for batch in batches for at in batch) == list(range(len(openings)))
     assert all(len({openings[at] for at in batch}) == 1 for batch in batches)
     assert max(len(batch) for batch in batches) <= size
     assert len(batches) == sum(-(-count // size) for count in Counter(openings).values())
 
 
+def test_a_row_holds_what_fits_and_what_fits_nowhere_has_one_to_itself() -> None:
+    lengths = [5, 40, 7, 3, 90, 8, 6]
+    examples = [Example((0,), [0] * length, [], [], []) for length in lengths]
+    batches = batch_order(examples, 20, "0")
+    sizes = {at: row_tokens(examples, batch) for batch in batches for at in batch}
+    assert {at for at, size in sizes.items() if size > 20} == {1, 4}
+    assert [batch for batch in batches if {1, 4} & {*batch} and len(batch) > 1] == []
+    assert row_tokens(examples, [0, 2, 3]) == 1 + 4 + 6 + 2
+
+
 def test_the_order_of_batches_is_a_function_of_its_seed() -> None:
     examples = beginning([at % 5 for at in range(100)])
-    first = batch_order(examples, 4, "0 0")
+    first = batch_order(examples, 5, "0 0")
     random.random()
-    assert batch_order(examples, 4, "0 0") == first
-    assert batch_order(examples, 4, "0 1") != first
+    assert batch_order(examples, 5, "0 0") == first
+    assert batch_order(examples, 5, "0 1") != first
 
 
 def test_batches_do_not_come_opening_by_opening() -> None:
     openings = [at // 20 for at in range(100)]
-    firsts = [openings[batch[0]] for batch in batch_order(beginning(openings), 4, "0")]
+    firsts = [openings[batch[0]] for batch in batch_order(beginning(openings), 5, "0")]
     assert firsts not in (sorted(firsts), sorted(firsts, reverse=True))
+
+
+def test_a_batch_without_replies_still_indexes_its_row() -> None:
+    batch = collate([make_example(WRITER.write_alone(turn)) for turn in conversation("a", 2)])
+    hidden = torch.rand(batch.tokens.shape[1], 3)
+    assert hidden[batch.states].shape == (2, 3)
+    assert hidden[batch.answers].shape == (0, 3)
+    assert batch.targets.dtype == torch.long

@@ -89,7 +89,9 @@ def test_the_graph_gives_what_the_heads_predict(heads: LinearHeads, tmp_path: Pa
     path = tmp_path / HEADS
     path.write_bytes(heads_graph(heads))
     session = HeadsSession(path, head_spec(heads, DELTA_NAMES, FLAG_NAMES), N_EMBD)
-    for found, expected in zip(session.predict_batch(STATES), heads.predict(STATES), strict=True):
+    for found, expected in zip(
+        session.predict_batch(STATES, []), heads.predict(STATES), strict=True
+    ):
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-5)
 

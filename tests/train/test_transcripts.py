@@ -22,7 +22,7 @@ from server.turn_prompt import build_prompt
 from tests.train.nari import FLAGS, good_lines, nari_world
 from tests.train.turns import WORLD, label
 from train.dataset import TurnLabel
-from train.transcripts import EncodedTranscript, EncodedTurn, TranscriptWriter
+from train.transcripts import EncodedTranscript, EncodedTurn, TranscriptWriter, remark_of
 
 SPEC = HeadSpec(
     (DeltaSpec("trust"), DeltaSpec("relationship")), tuple(FlagSpec(name) for name in FLAGS)
@@ -103,6 +103,11 @@ def tokens_of(transcript: EncodedTranscript) -> list[int]:
     for turn in transcript.turns:
         tokens += [*turn.asked, *turn.decided, *turn.answered]
     return tokens
+
+
+def test_the_heads_are_told_of_a_labelled_turn_what_the_server_tells_them(world: World) -> None:
+    for turn in QUEST:
+        assert remark_of(turn, world) == asked(turn, world).remark
 
 
 def test_a_continued_transcript_is_what_the_server_would_have_written(

@@ -15,6 +15,7 @@ SETTINGS = {
     "data.notes": False,
     "lora.r": 4,
     "optimiser.accumulation": 2,
+    "optimiser.row_tokens": 1,
     "optimiser.warmup_share": 0.0,
     "run.epochs": 4,
     "run.eval_steps": 2,

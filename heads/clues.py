@@ -1,0 +1,133 @@
+"""What a turn says in so many words: n-grams of the player's line, and the names in the state.
+
+A linear model on them stands beside the one on `<STATE>` in `heads.onnx` (wide and deep learning,
+Cheng et al. 2016, arXiv:1606.07792): it learns from a few labels which words matter to which NPC.
+Features are known by their hash (Weinberger et al. 2009, arXiv:0902.2206); those that training
+never saw often enough count for nothing.
+"""
+
+import unicodedata
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.prompt import STATE_KEYS, State, StateValue
+
+Hashes = npt.NDArray[np.uint32]
+
+LONGEST_NGRAM = 4
+_STEPS = tuple(step / 10 for step in range(-9, 10))
+_STEPPED_KEYS = ("trust",)
+_OWN_KEYS = ("quest_stage", "items")
+"""What each NPC makes something else of. More keys here or above were worse on validation."""
+_MIX = np.uint32(0x9E3779B1)  # an odd multiplier maps 32 bits onto themselves
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What was said to whom, in which state (STATE_KEYS alone count)."""
+
+    npc_id: str
+    utterance: str
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Of a remark: hashes of its distinct n-grams with 1 + log(count), of its names with values."""
+
+    ngrams: Hashes
+    logs: npt.NDArray[np.float64]
+    names: Hashes
+    values: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Clues:
+    """The known features of a remark: rows of the weights' table, int64 [k], and float32 [k]."""
+
+    rows: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float32]
+
+
+class ClueIndex:
+    """Knows the features in `keys` [n], sorted hashes, by their row."""
+
+    def __init__(self, keys: Hashes) -> None:
+        self.keys = keys
+
+    def find(self, remark: Remark) -> Clues:
+        """The remark's known features: its n-grams at unit length, its names as they are."""
+        found = features_of(remark)
+        ngrams, logs = self._known(found.ngrams, found.logs)
+        names, values = self._known(found.names, found.values)
+        logs /= np.sqrt(logs @ logs) or 1.0
+        return Clues(
+            np.concatenate([ngrams, names]), np.concatenate([logs, values]).astype(np.float32)
+        )
+
+    def _known(
+        self, hashes: Hashes, weights: npt.NDArray[np.float64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        rows = np.searchsorted(self.keys, hashes)
+        rows[rows == len(self.keys)] = 0
+        known = self.keys[rows] == hashes if len(self.keys) else np.zeros(len(hashes), bool)
+        return rows[known], weights[known]
+
+
+def features_of(remark: Remark) -> Features:
+    """All features of a remark, known or not; n-grams and some names once more for its NPC."""
+    npc = np.uint32(_hash("npc", remark.npc_id))
+    ngrams, counts = np.unique(_ngrams(remark.utterance), return_counts=True)
+    logs = 1 + np.log(counts)
+    names, values = [int(npc)], [1.0]
+    for key in STATE_KEYS:
+        if key in remark.state:
+            for hashed, value in _names(key, remark.state[key]):
+                names.append(hashed)
+                values.append(value)
+    own = [_hash(key, name) for key in _OWN_KEYS for name in _texts(remark.state.get(key, ()))]
+    return Features(
+        np.concatenate([ngrams, (ngrams ^ npc) * _MIX]),
+        np.concatenate([logs, logs]),
+        np.concatenate([np.array(names, np.uint32), (np.array(own, np.uint32) ^ npc) * _MIX]),
+        np.array([*values, *(1.0 for _ in own)]),
+    )
+
+
+def _ngrams(text: str) -> Hashes:
+    """CRC-32 of each n-gram of 1 to LONGEST_NGRAM characters inside a word, its borders blank.
+
+    Neither width nor case makes a difference.
+    """
+    crc32, hashes = zlib.crc32, []
+    for word in unicodedata.normalize("NFKC", text).casefold().split():
+        letters = [char.encode("utf-8", "surrogatepass") for char in f" {word} "]
+        for start in range(len(letters)):
+            crc = 0
+            for letter in letters[start : start + LONGEST_NGRAM]:
+                crc = crc32(letter, crc)  # of the n-gram that ends here
+                hashes.append(crc)
+    return np.array(hashes, np.uint32)
+
+
+def _names(key: str, value: StateValue) -> Iterator[tuple[int, float]]:
+    if isinstance(value, (int, float)):
+        yield _hash(key, ""), max(-1.0, min(1.0, value))
+        if key in _STEPPED_KEYS:
+            yield from ((_hash(key, f">={step}"), 1.0) for step in _STEPS if value >= step - 1e-6)
+    else:
+        yield from ((_hash(key, text), 1.0) for text in _texts(value))
+
+
+def _texts(value: StateValue) -> Sequence[str]:
+    if isinstance(value, str):
+        return [value]
+    return [str(item) for item in value] if isinstance(value, Sequence) else []
+
+
+def _hash(key: str, text: str) -> int:
+    return zlib.crc32(f"{key}\0{text}".encode("utf-8", "surrogatepass"))

@@ -1,0 +1,187 @@
+"""Fits the linear model on what was said (`heads/clues.py`), and lets it speak beside the states.
+
+It is fitted on the labels of all training turns, without the language model; how much each of the
+two counts is learned on the validation split, which neither has seen.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import nnls
+from scipy.sparse import csr_matrix, diags
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GroupKFold
+
+from heads.clues import ClueIndex, Hashes, Remark, features_of
+from train.dataset import DatasetError
+from train.fit_heads import NUM_FOLDS, Array, LinearHeads, Targets, best_threshold
+
+MIN_TURNS = 3
+"""An n-gram in fewer training turns is not known: it would tell more of its turn than of others."""
+_LOGISTIC_C = 10.0
+_RIDGE_ALPHA = 1.0
+_BLEND_C = 10.0
+_SHARE = 0.01
+"""An n-gram in so many of the turns weighs 1, as names do; rarer ones more (inverse document
+frequency), while the weights are fitted."""
+_MAX_STEP = 127
+"""The table is int8."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClueModel:
+    """Rows of `table` times `scale`, summed as remarks weigh them, plus `bias`.
+
+    Deltas as they are, flags as logits: `table` is int8 [n_keys, n_delta + n_flags], the others
+    [n_delta + n_flags]. `keys` are the features' hashes, sorted.
+    """
+
+    keys: Hashes
+    table: npt.NDArray[np.int8]
+    scale: Array
+    bias: Array
+
+    def predict(self, remarks: Sequence[Remark]) -> Array:
+        """[len(remarks), n_delta + n_flags]."""
+        evidence: Array = _matrix(ClueIndex(self.keys), remarks) @ (self.table * self.scale)
+        return evidence + self.bias
+
+
+@dataclass(frozen=True, slots=True)
+class BlendedHeads:
+    """Heads on states and on what was said, together.
+
+    Deltas: `delta_share * tanh(…) + clues`, held within [-1, 1]; flags: the sum of both logits.
+    """
+
+    states: LinearHeads
+    clues: ClueModel
+    delta_share: Array
+
+    @property
+    def thresholds(self) -> Array:
+        """[n_flags], on the scores."""
+        return self.states.thresholds
+
+    def predict(self, states: npt.ArrayLike, remarks: Sequence[Remark]) -> tuple[Array, Array]:
+        """`(delta [n, n_delta], scores [n, n_flags])` for states [n, n_embd] and their remarks."""
+        delta, scores = self.states.predict(states)
+        evidence = self.clues.predict(remarks)
+        num_delta = delta.shape[1]
+        mixed = np.clip(delta * self.delta_share + evidence[:, :num_delta], -1, 1)
+        return mixed, _sigmoid(_logit(scores) + evidence[:, num_delta:])
+
+
+def fit_clues(remarks: Sequence[Remark], targets: Targets) -> ClueModel:
+    """The model of remarks and their labels."""
+    features = [features_of(remark) for remark in remarks]
+    counts = Counter(int(key) for each in features for key in each.ngrams)
+    names = {int(key) for each in features for key in each.names}
+    known = {key for key, count in counts.items() if count >= MIN_TURNS} | names
+    keys = np.array(sorted(known), np.uint32)
+    shares = np.array(
+        [_SHARE if key in names else counts[key] / len(remarks) for key in keys.tolist()]
+    )
+    rarity = (1 - np.log(shares)) / (1 - np.log(_SHARE))
+    x = (_matrix(ClueIndex(keys), remarks) @ diags(rarity)).tocsr()
+    ridge = Ridge(alpha=_RIDGE_ALPHA, solver="sparse_cg").fit(x, targets.delta)
+    columns = [(ridge.coef_.T, ridge.intercept_), *(_fit_flag(x, y) for y in targets.flag.T)]
+    weights = np.column_stack([weights for weights, _ in columns]) * rarity[:, np.newaxis]
+    scale = np.maximum(np.abs(weights).max(axis=0), 1e-9) / _MAX_STEP
+    bias = np.concatenate([np.atleast_1d(bias) for _, bias in columns])
+    return ClueModel(keys, np.round(weights / scale).astype(np.int8), scale, bias)
+
+
+def _fit_flag(x: csr_matrix, y: Array) -> tuple[Array, float]:
+    if len({*y}) == 1:  # nothing to learn: always, or never
+        return np.zeros(x.shape[1]), float(np.clip(y[0], 0.01, 0.99) * 9.2 - 4.6)
+    model = LogisticRegression(
+        C=_LOGISTIC_C, class_weight="balanced", solver="liblinear", random_state=0
+    ).fit(x, y)
+    return model.coef_[0], float(model.intercept_[0])
+
+
+def _matrix(index: ClueIndex, remarks: Sequence[Remark]) -> csr_matrix:
+    found = [index.find(remark) for remark in remarks]
+    starts = np.cumsum([0, *(len(each.rows) for each in found)])
+    rows = np.concatenate([each.rows for each in found])
+    weights = np.concatenate([each.weights for each in found]).astype(float)
+    return csr_matrix((weights, rows, starts), shape=(len(remarks), len(index.keys)))
+
+
+def blend(
+    heads: LinearHeads, clues: ClueModel, states: Array, remarks: Sequence[Remark], targets: Targets
+) -> BlendedHeads:
+    """Both, each weighted by what it adds on turns that neither has seen; thresholds set on them.
+
+    A logistic regression a flag on the two logits, least squares without negative shares a delta.
+    """
+    delta, scores = replace(heads, temperature=1.0).predict(states)
+    evidence = clues.predict(remarks)
+    num_delta = delta.shape[1]
+    shares = np.array(
+        [
+            nnls(np.column_stack([delta[:, at], evidence[:, at]]), targets.delta[:, at])[0]
+            for at in range(num_delta)
+        ]
+    )
+    logits = _logit(scores)
+    pairs = [
+        _weigh(logits[:, at], evidence[:, num_delta + at], y) for at, y in enumerate(targets.flag.T)
+    ]
+    gains, clue_gains, biases = (np.array(part) for part in zip(*pairs, strict=True))
+    factors = np.concatenate([shares[:, 1], clue_gains])
+    blended = BlendedHeads(
+        replace(
+            heads,
+            w_flag=heads.w_flag * gains,
+            b_flag=heads.b_flag * gains + biases,
+            temperature=1.0,
+        ),
+        replace(clues, scale=clues.scale * factors, bias=clues.bias * factors),
+        shares[:, 0],
+    )
+    scores = blended.predict(states, remarks)[1]
+    thresholds = [best_threshold(y, s) for y, s in zip(targets.flag.T, scores.T, strict=True)]
+    return replace(blended, states=replace(blended.states, thresholds=np.array(thresholds)))
+
+
+def _weigh(logit: Array, evidence: Array, y: Array) -> tuple[float, float, float]:
+    """What the state's logit and the clues' count for, and the bias; the state alone if unknown."""
+    if len({*y}) == 1:
+        return 1.0, 0.0, 0.0
+    model = LogisticRegression(C=_BLEND_C).fit(np.column_stack([logit, evidence]), y)
+    gain, clue_gain = np.maximum(model.coef_[0], 0)
+    return float(gain), float(clue_gain), float(model.intercept_[0])
+
+
+def blended_out_of_fold(
+    heads: LinearHeads, clues: ClueModel, states: Array, remarks: Sequence[Remark], targets: Targets
+) -> tuple[Array, Array]:
+    """What `blend` predicts for turns of split groups that it was not fitted on.
+
+    Raises DatasetError where there are fewer groups than folds.
+    """
+    if (num_groups := len(set(targets.groups))) < NUM_FOLDS:
+        raise DatasetError(f"{num_groups} split groups to weigh clues on; it takes {NUM_FOLDS}")
+    delta, scores = np.empty_like(targets.delta), np.empty_like(targets.flag)
+    for fitted, held_out in GroupKFold(NUM_FOLDS).split(states, groups=targets.groups):
+        part = replace(targets, delta=targets.delta[fitted], flag=targets.flag[fitted])
+        mixed = blend(heads, clues, states[fitted], [remarks[at] for at in fitted], part)
+        found = mixed.predict(states[held_out], [remarks[at] for at in held_out])
+        delta[held_out], scores[held_out] = found
+    return delta, scores
+
+
+def _logit(scores: Array) -> Array:
+    certain = np.clip(scores, 1e-9, 1 - 1e-9)
+    logits: Array = np.log(certain / (1 - certain))
+    return logits
+
+
+def _sigmoid(x: Array) -> Array:
+    result: Array = 1 / (1 + np.exp(-x))
+    return result
