@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -89,17 +89,19 @@ def _heads(bundle: Bundle, work: Path, num_runs: int) -> list[Figures]:
     served = HeadsSession(bundle.heads, bundle.manifest.heads, bundle.manifest.n_embd)
     small = _quantised(bundle.heads, work)
     paths = {"served": bundle.heads, PLAIN: bundle.heads, "int8 by optimum": small}
-    inputs = [served.inputs(row, [REMARK]) for row in rows]
+    clues = [served.find(REMARK)]
 
-    def call_of(path: Path, name: str) -> Callable[[dict[str, Any]], list[Vector]]:
-        session = _session(path, is_optimised=name != PLAIN)
-        return lambda given: session.run(["delta", "flag"], given)
+    def raw(name: str) -> Callable[[Vector], Sequence[Vector]]:
+        session = _session(paths[name], is_optimised=name != PLAIN)
+        return lambda state: session.run(["delta", "flag"], served.inputs(state, clues))
 
-    calls = {name: call_of(path, name) for name, path in paths.items()}
-    times = _times({name: partial(_each, call, inputs) for name, call in calls.items()}, num_runs)
+    calls: dict[str, Callable[[Vector], Sequence[Vector]]] = {
+        "served": lambda state: served.predict_batch(state, clues),
+        **{name: raw(name) for name in (PLAIN, "int8 by optimum")},
+    }
+    times = _times({name: partial(_each, call, rows) for name, call in calls.items()}, num_runs)
     outputs = {
-        name: np.hstack([np.hstack(call(given)) for given in inputs])
-        for name, call in calls.items()
+        name: np.hstack([np.hstack(call(row)) for row in rows]) for name, call in calls.items()
     }
     return [
         Figures(

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from heads.session import CLUE_KEYS
+from heads.clues import CLUE_FORMAT
+from heads.session import CLUE_FORMAT_KEY, CLUE_KEYS
 
 OPSET = 17
 IR_VERSION = 10  # what onnxruntime 1.20 reads
@@ -81,7 +82,8 @@ def linear_graph(
     model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
     if clues is not None:
         keys = np.asarray(clues.keys, "<u4").tobytes()
-        helper.set_model_props(model, {CLUE_KEYS: base64.b64encode(keys).decode()})
+        written = base64.b64encode(keys).decode()
+        helper.set_model_props(model, {CLUE_KEYS: written, CLUE_FORMAT_KEY: str(CLUE_FORMAT)})
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -18,12 +18,17 @@ from runtime.prompt import STATE_KEYS, State, StateValue
 
 Hashes = npt.NDArray[np.uint32]
 
+CLUE_FORMAT = 1
+"""Another way to find or hash features is another format: a table knows its own alone."""
 LONGEST_NGRAM = 4
+LONGEST_TEXT = 2_000
+"""Characters of an utterance that are looked at: as many as `/ask` takes."""
 _STEPS = tuple(step / 10 for step in range(-9, 10))
 _STEPPED_KEYS = ("trust",)
 _OWN_KEYS = ("quest_stage", "items")
 """What each NPC makes something else of. More keys here or above were worse on validation."""
-_MIX = np.uint32(0x9E3779B1)  # an odd multiplier maps 32 bits onto themselves
+_MIX = 0x9E3779B1
+"""An odd multiplier maps 32 bits onto themselves, and is not linear over xor as CRC-32 is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,9 @@ class Clues:
     weights: npt.NDArray[np.float32]
 
 
+NO_CLUES = Clues(np.zeros(0, np.int64), np.zeros(0, np.float32))
+
+
 class ClueIndex:
     """Knows the features in `keys` [n], sorted hashes, by their row."""
 
@@ -80,10 +88,11 @@ class ClueIndex:
 
 def features_of(remark: Remark) -> Features:
     """All features of a remark, known or not; n-grams and some names once more for its NPC."""
-    npc = np.uint32(_hash("npc", remark.npc_id))
-    ngrams, counts = np.unique(_ngrams(remark.utterance), return_counts=True)
+    npc_name = _hash("npc", remark.npc_id)
+    npc = np.uint32(npc_name * _MIX % 2**32)
+    ngrams, counts = np.unique(_ngrams(remark.utterance[:LONGEST_TEXT]), return_counts=True)
     logs = 1 + np.log(counts)
-    names, values = [int(npc)], [1.0]
+    names, values = [npc_name], [1.0]
     for key in STATE_KEYS:
         if key in remark.state:
             for hashed, value in _names(key, remark.state[key]):
@@ -91,11 +100,17 @@ def features_of(remark: Remark) -> Features:
                 values.append(value)
     own = [_hash(key, name) for key in _OWN_KEYS for name in _texts(remark.state.get(key, ()))]
     return Features(
-        np.concatenate([ngrams, (ngrams ^ npc) * _MIX]),
+        np.concatenate([ngrams, _mixed(ngrams, npc)]),
         np.concatenate([logs, logs]),
-        np.concatenate([np.array(names, np.uint32), (np.array(own, np.uint32) ^ npc) * _MIX]),
+        np.concatenate([np.array(names, np.uint32), _mixed(np.array(own, np.uint32), npc)]),
         np.array([*values, *(1.0 for _ in own)]),
     )
+
+
+def _mixed(hashes: Hashes, npc: np.uint32) -> Hashes:
+    """Hashes of the same features as this NPC's own."""
+    own: Hashes = (hashes ^ npc) * np.uint32(_MIX)
+    return own
 
 
 def _ngrams(text: str) -> Hashes:
@@ -116,17 +131,18 @@ def _ngrams(text: str) -> Hashes:
 
 def _names(key: str, value: StateValue) -> Iterator[tuple[int, float]]:
     if isinstance(value, (int, float)):
-        yield _hash(key, ""), max(-1.0, min(1.0, value))
+        value = round(max(-1.0, min(1.0, value)), 2)  # as the prompt shows it
+        yield _hash(key, ""), value
         if key in _STEPPED_KEYS:
             yield from ((_hash(key, f">={step}"), 1.0) for step in _STEPS if value >= step - 1e-6)
     else:
         yield from ((_hash(key, text), 1.0) for text in _texts(value))
 
 
-def _texts(value: StateValue) -> Sequence[str]:
+def _texts(value: StateValue) -> list[str]:
     if isinstance(value, str):
         return [value]
-    return [str(item) for item in value] if isinstance(value, Sequence) else []
+    return [*dict.fromkeys(map(str, value))] if isinstance(value, Sequence) else []
 
 
 def _hash(key: str, text: str) -> int:

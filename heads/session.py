@@ -2,11 +2,10 @@
 
 A graph with the inputs `clues` and `weights` also reads what was said (`heads/clues.py`): the
 hashes of the features that it knows are in its metadata, sorted, the rows of its table in their
-order.
+order, and the format that they are of.
 """
 
 import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,13 @@ import numpy.typing as npt
 import onnxruntime
 
 from heads.bundle import REBUILD, BundleError
-from heads.clues import ClueIndex, Clues, Remark
+from heads.clues import CLUE_FORMAT, NO_CLUES, ClueIndex, Clues, Hashes, Remark
 from heads.spec import HeadSpec
 
 Vector = npt.NDArray[np.float32]
 
-CLUE_KEYS = "clue_keys"
-"""Metadata of the graph: sorted uint32, little-endian, in base64."""
+CLUE_KEYS, CLUE_FORMAT_KEY = "clue_keys", "clue_format"
+"""Metadata of the graph; the keys are sorted uint32, little-endian, in base64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +55,32 @@ class HeadsSession:
         _check_width(path, "input", "state", inputs, n_embd)
         _check_width(path, "output", "delta", outputs, len(spec.delta))
         _check_width(path, "output", "flag", outputs, len(spec.flags))
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        self._clues = _read_index(path, metadata) if "clues" in inputs else None
+        self._index = self._read_index(path) if "clues" in inputs else None
 
-    def predict(self, state: Vector, remark: Remark) -> Prediction:
+    def _read_index(self, path: Path) -> ClueIndex:
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        if (found := metadata.get(CLUE_FORMAT_KEY)) != str(CLUE_FORMAT):
+            raise BundleError(path, f"clues of format {CLUE_FORMAT}", f"format {found}", REBUILD)
+        index = ClueIndex(_read_keys(path, metadata))
+        last = Clues(np.array([len(index.keys) - 1]), np.ones(1, np.float32))
+        state = np.zeros((1, self._session.get_inputs()[0].shape[1]), np.float32)
+        try:
+            self._session.run(None, {"state": state} | padded([last]))
+        except Exception as error:  # onnxruntime's errors share no public base class
+            expected = f"inputs `clues` and `weights`, a table of {len(index.keys)} rows"
+            raise BundleError(path, expected, str(error), REBUILD) from error
+        return index
+
+    def find(self, remark: Remark) -> Clues:
+        """What the heads know of a remark; a few tenths of a millisecond."""
+        return NO_CLUES if self._index is None else self._index.find(remark)
+
+    def predict(self, state: Vector, clues: Clues) -> Prediction:
         """Deltas and flag scores for one state vector, float32 [n_embd], and what was said.
 
         Raises ValueError if any is not a finite number: no threshold would hold it back.
         """
-        delta, flag = self.predict_batch(state[np.newaxis], [remark])
+        delta, flag = self.predict_batch(state[np.newaxis], [clues])
         if not (np.isfinite(delta).all() and np.isfinite(flag).all()):
             raise ValueError(f"the heads gave delta {delta[0]} and flag {flag[0]}, not all finite")
         return Prediction(
@@ -72,16 +88,16 @@ class HeadsSession:
             {spec.name: float(v) for spec, v in zip(self.spec.flags, flag[0], strict=True)},
         )
 
-    def predict_batch(self, states: Vector, remarks: Sequence[Remark]) -> tuple[Vector, Vector]:
+    def predict_batch(self, states: Vector, clues: Sequence[Clues]) -> tuple[Vector, Vector]:
         """`(delta [batch, n_delta], flag [batch, n_flags])` for float32 [batch, n_embd]."""
-        delta, flag = self._session.run(["delta", "flag"], self.inputs(states, remarks))
+        delta, flag = self._session.run(["delta", "flag"], self.inputs(states, clues))
         return delta, flag
 
-    def inputs(self, states: Vector, remarks: Sequence[Remark]) -> dict[str, npt.NDArray[Any]]:
-        """What the graph takes for `states` [batch, n_embd] and as many remarks."""
-        if self._clues is None:
-            return {"state": states}
-        return {"state": states} | padded([self._clues.find(remark) for remark in remarks])
+    def inputs(self, states: Vector, clues: Sequence[Clues]) -> dict[str, npt.NDArray[Any]]:
+        """What the graph takes for `states` [batch, n_embd] and as many remarks' clues."""
+        if len(states) != len(clues):
+            raise ValueError(f"{len(states)} states and the clues of {len(clues)} remarks")
+        return {"state": states} | ({} if self._index is None else padded(clues))
 
 
 def padded(found: Sequence[Clues]) -> dict[str, npt.NDArray[Any]]:
@@ -94,17 +110,17 @@ def padded(found: Sequence[Clues]) -> dict[str, npt.NDArray[Any]]:
     return {"clues": clues, "weights": weights}
 
 
-def _read_index(path: Path, metadata: dict[str, str]) -> ClueIndex:
+def _read_keys(path: Path, metadata: dict[str, str]) -> Hashes:
     expected = f"metadata `{CLUE_KEYS}`, sorted hashes in base64"
     if (written := metadata.get(CLUE_KEYS)) is None:
         raise BundleError(path, expected, f"none, only {sorted(metadata)}", REBUILD)
     try:
         keys = np.frombuffer(base64.b64decode(written, validate=True), "<u4").astype(np.uint32)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise BundleError(path, expected, str(error), REBUILD) from error
     if not len(keys) or (np.diff(keys.astype(np.int64)) <= 0).any():
         raise BundleError(path, expected, f"{len(keys)} hashes, not in order", REBUILD)
-    return ClueIndex(keys)
+    return keys
 
 
 def _check_width(

@@ -206,7 +206,7 @@ def read_last_turn(segments: Sequence[Segment]) -> tuple[str, str, State]:
         elif not isinstance(segment, str):
             continue
         elif block is Special.SYS:
-            npc_id = next(iter(re.findall(r"^npc_id=(.*)$", segment, re.MULTILINE)), "")
+            npc_id = next(iter(re.findall(r"^\s*npc_id=(.*?)\s*$", segment, re.MULTILINE)), "")
         elif block is Special.PLAYER_STATE:
             state |= _read_state(segment)
         elif block is Special.PLAYER:
@@ -217,15 +217,20 @@ def read_last_turn(segments: Sequence[Segment]) -> tuple[str, str, State]:
 def _read_state(text: str) -> dict[str, StateValue]:
     """The pairs that _player_state wrote; where somebody else did, those before the first flaw."""
     state: dict[str, StateValue] = {}
-    read, at = json.JSONDecoder().raw_decode, 0
+    read, at = json.JSONDecoder(parse_constant=_refuse).raw_decode, 0
     while found := _KEY.match(text, at):
         try:
             value, at = read(text, found.end())
         except (ValueError, RecursionError):
             break
-        if found[1] in STATE_KEYS and isinstance(value, (str, int, float, list)):
+        items = value if isinstance(value, list) else [value]
+        if found[1] in STATE_KEYS and all(isinstance(item, (str, int, float)) for item in items):
             state[found[1]] = value
     return state
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def _fields(**fields: str) -> str:

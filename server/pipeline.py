@@ -220,9 +220,10 @@ class Dialogue:
 
     def _main_request(self, ask: AskRequest, progress: Progress) -> Request:
         progress.prompt = self._prompt(progress, self._recall(progress))
+        clues = self.heads.find(progress.turn.remark)
 
         def on_state(vector: Vector) -> list[int]:
-            prediction = self.heads.predict(vector, progress.turn.remark)
+            prediction = self.heads.predict(vector, clues)
             decision = self._decide(prediction, progress)
             progress.prediction = prediction
             progress.decided, progress.decision_tokens = self._written_out(decision)

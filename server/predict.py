@@ -47,12 +47,12 @@ async def predict(service: Service, body: PredictRequest) -> Prediction:
     loaded = service.loaded
     heads, encoder = loaded.heads, loaded.encoder
     segments = parse_prompt(body.prompt)
-    remark = Remark(*read_last_turn(segments))
+    clues = heads.find(Remark(*read_last_turn(segments)))
     delta: dict[str, float] = {}
     flags: dict[str, bool] = {}
 
     def on_state(vector: Vector) -> Sequence[int]:
-        prediction = heads.predict(vector, remark)
+        prediction = heads.predict(vector, clues)
         delta.update({h.name: bounded(prediction.delta[h.name], h) for h in heads.spec.delta})
         scores = prediction.flag_scores
         flags.update({h.name: scores[h.name] >= h.threshold for h in heads.spec.flags})

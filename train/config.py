@@ -57,6 +57,10 @@ class DataConfig(_Section, frozen=True):
     """Show the notes that retrieval would show."""
     embedder: str = DEFAULT
 
+    def __post_init__(self) -> None:
+        if not (self.whole_share or self.rebuilt_share or self.alone_share):
+            raise ValueError("whole_share, rebuilt_share and alone_share are all 0: no examples")
+
     @property
     def note_embedder(self) -> str:
         """What finds the notes; `none` where none are shown."""

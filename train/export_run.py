@@ -1,12 +1,11 @@
 """The steps of `persona export`, in their order: read, compare, choose, calibrate, build."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from export.build import build
 from export.folder_swap import locked, replaced
@@ -16,12 +15,21 @@ from export.merge_lora import CONFIG, PERSONA, SPECIAL_ROWS, WEIGHTS
 from export.quantise import QUANT_TYPES, QuantType
 from export.reporter import RichReporter
 from heads.bundle import HEADS, HEADS_RECORD, ContextSettings, HeadsRecord
-from rag.world import load_world
+from heads.clues import Remark
+from rag.world import World, load_world
 from train.base import build_options
 from train.checkpoint import BEST, TrainedPersona
 from train.commands import write_whole
 from train.dataset import DatasetError, TurnLabel, check_npcs, conversations, read_dataset, spread
-from train.fit_clues import BlendedHeads, blend, blended_out_of_fold, fit_clues
+from train.fit_clues import (
+    PARTS,
+    ClueModel,
+    HeldOut,
+    Part,
+    blend,
+    blended_out_of_fold,
+    fit_clues,
+)
 from train.fit_heads import Array, LinearHeads, Targets, calibrated, fit, make_targets, targets_of
 from train.heads_files import HEADS_WEIGHTS, Heads, head_spec, read_trained_heads, write_heads
 from train.merit import delta_merit, flag_merit
@@ -35,8 +43,9 @@ UNTRAINED = Variant("untrained-f16", "f16", has_adapter=False)
 WHOLE = Variant("f16", "f16")
 REPORT = "parity.json"
 HEADS_FOLDER = "heads"
+WITH_CLUES, WITHOUT_CLUES = "with clues", "without clues"
 MIN_GAIN = 0.02
-"""Heads fitted anew must be better by so much: a smaller gain on validation is chance."""
+"""Heads fitted anew, or with clues, must be better by so much: a smaller gain is chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +73,8 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
     variants: list[Parity]
     untrained: Likelihood
     heads: dict[str, str]
-    """Which heads were taken, by part: `trained`, or `refitted` on states of the variant; and
-    whether they `read` clues too."""
+    """Which heads were taken, by part: `trained`, or `refitted` on states of the variant; with
+    `and clues` where they read what was said too."""
     merits: dict[str, dict[str, float]]
     """Of either, on validation, by part."""
     machine: dict[str, str | int]
@@ -97,13 +106,16 @@ def export_run(options: ExportOptions, reporter: RichReporter) -> ExportReport:
     flags, deltas = (_better(merits, part) for part in ("flag", "delta"))
     on_states = candidates[flags].with_deltas_of(candidates[deltas])
     heads: Heads = calibrated(on_states, stack(served), targets.flag)
-    reads = "states"
+    told: list[Part] = []
     try:
         reporter.stage("fitting what the words say")
-        blended, merits["with clues"] = _with_clues(on_states, served, shop, splits["train"])
-        alone = _merits(on_states, served, targets)
-        if _mean(merits["with clues"]) >= _mean(alone) + MIN_GAIN:
-            heads, reads = blended, "states and clues"
+        held_out = HeldOut(stack(served), _remarks([s.label for s in served], world), targets)
+        clues = _fit_clues(splits["train"], world, trained.persona)
+        for name, model in ((WITH_CLUES, clues), (WITHOUT_CLUES, clues.only([]))):
+            merits[name] = _merits_of(blended_out_of_fold(on_states, model, held_out), targets)
+        told = parts_told_better(merits[WITH_CLUES], merits[WITHOUT_CLUES])
+        if told:
+            heads = blend(on_states, clues.only(told), held_out)
     except DatasetError as error:
         reporter.say(f"heads read the states alone: {error}")
     report = ExportReport(
@@ -111,7 +123,10 @@ def export_run(options: ExportOptions, reporter: RichReporter) -> ExportReport:
         why=why,
         variants=variants,
         untrained=likelihood(untrained),
-        heads={"flag": flags, "delta": deltas, "read": reads},
+        heads={
+            "flag": flags + " and clues" * ("flag" in told),
+            "delta": deltas + " and clues" * ("delta" in told),
+        },
         merits=merits,
         machine=describe_machine(),
     )
@@ -177,24 +192,18 @@ def _better(merits: dict[str, dict[str, float]], part: str) -> str:
     return max(merits, key=lambda name: merits[name][part] - handicap.get(name, 0.0))
 
 
-def _with_clues(
-    heads: LinearHeads,
-    states: Sequence[LabelledState],
-    shop: Workshop,
-    labels: Sequence[TurnLabel],
-) -> tuple[BlendedHeads, dict[str, float]]:
-    """`heads` beside a model of the words of `labels`; its merits on states held out from both."""
-    persona, targets = shop.trained.persona, _targets(states, shop.trained.persona)
+def _remarks(labels: Sequence[TurnLabel], world: World) -> list[Remark]:
+    return [remark_of(label, world) for label in labels]
+
+
+def _fit_clues(labels: Sequence[TurnLabel], world: World, persona: TrainedPersona) -> ClueModel:
     learned = targets_of(labels, persona.delta_names, persona.flag_names)
-    clues = fit_clues([remark_of(label, shop.world) for label in labels], learned)
-    vectors = stack(states).astype(np.float64)
-    remarks = [remark_of(state.label, shop.world) for state in states]
-    held_out = blended_out_of_fold(heads, clues, vectors, remarks, targets)
-    return blend(heads, clues, vectors, remarks, targets), _merits_of(held_out, targets)
+    return fit_clues(_remarks(labels, world), learned)
 
 
-def _mean(merits: dict[str, float]) -> float:
-    return sum(merits.values()) / len(merits)
+def parts_told_better(found: Mapping[str, float], before: Mapping[str, float]) -> list[Part]:
+    """The parts whose merit is better in `found`, by more than chance."""
+    return [part for part in PARTS if found[part] >= before[part] + MIN_GAIN]
 
 
 def _write(options: ExportOptions, shop: Workshop, heads: Heads, report: ExportReport) -> None:

@@ -5,8 +5,9 @@ two counts is learned on the validation split, which neither has seen.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,22 @@ from sklearn.model_selection import GroupKFold
 
 from heads.clues import ClueIndex, Hashes, Remark, features_of
 from train.dataset import DatasetError
-from train.fit_heads import NUM_FOLDS, Array, LinearHeads, Targets, best_threshold
+from train.fit_heads import (
+    NUM_FOLDS,
+    Array,
+    LinearHeads,
+    Targets,
+    best_threshold,
+    logit,
+    sigmoid,
+)
+
+Part: TypeAlias = Literal["delta", "flag"]
+PARTS: tuple[Part, ...] = ("delta", "flag")
+
 
 MIN_TURNS = 3
-"""An n-gram in fewer training turns is not known: it would tell more of its turn than of others."""
+"""A feature of fewer training turns is not known: it would tell more of them than of others."""
 _LOGISTIC_C = 10.0
 _RIDGE_ALPHA = 1.0
 _BLEND_C = 10.0
@@ -43,11 +56,18 @@ class ClueModel:
     table: npt.NDArray[np.int8]
     scale: Array
     bias: Array
+    num_delta: int
 
     def predict(self, remarks: Sequence[Remark]) -> Array:
         """[len(remarks), n_delta + n_flags]."""
         evidence: Array = _matrix(ClueIndex(self.keys), remarks) @ (self.table * self.scale)
         return evidence + self.bias
+
+    def only(self, parts: Collection[Part]) -> "ClueModel":
+        """The model that has nothing to say of other parts."""
+        num_flags = len(self.scale) - self.num_delta
+        spoken = np.repeat([part in parts for part in PARTS], [self.num_delta, num_flags])
+        return replace(self, scale=self.scale * spoken, bias=self.bias * spoken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +81,47 @@ class BlendedHeads:
     clues: ClueModel
     delta_share: Array
 
-    @property
-    def thresholds(self) -> Array:
-        """[n_flags], on the scores."""
-        return self.states.thresholds
-
     def predict(self, states: npt.ArrayLike, remarks: Sequence[Remark]) -> tuple[Array, Array]:
         """`(delta [n, n_delta], scores [n, n_flags])` for states [n, n_embd] and their remarks."""
         delta, scores = self.states.predict(states)
         evidence = self.clues.predict(remarks)
         num_delta = delta.shape[1]
         mixed = np.clip(delta * self.delta_share + evidence[:, :num_delta], -1, 1)
-        return mixed, _sigmoid(_logit(scores) + evidence[:, num_delta:])
+        return mixed, sigmoid(logit(scores) + evidence[:, num_delta:])
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Turns that neither heads nor clues have seen: `states` [n, n_embd], remarks and labels."""
+
+    states: npt.NDArray[np.floating[Any]]
+    remarks: Sequence[Remark]
+    targets: Targets
+
+    def rows(self, at: npt.NDArray[np.int64]) -> "HeldOut":
+        """Some of them."""
+        targets = self.targets
+        return HeldOut(
+            self.states[at],
+            [self.remarks[row] for row in at],
+            replace(
+                targets,
+                delta=targets.delta[at],
+                flag=targets.flag[at],
+                groups=targets.groups[at],
+            ),
+        )
 
 
 def fit_clues(remarks: Sequence[Remark], targets: Targets) -> ClueModel:
     """The model of remarks and their labels."""
     features = [features_of(remark) for remark in remarks]
-    counts = Counter(int(key) for each in features for key in each.ngrams)
-    names = {int(key) for each in features for key in each.names}
-    known = {key for key, count in counts.items() if count >= MIN_TURNS} | names
+    ngrams = Counter(key for each in features for key in each.ngrams.tolist())
+    names = Counter(key for each in features for key in each.names.tolist())
+    known = {key for key, count in (ngrams + names).items() if count >= MIN_TURNS}
     keys = np.array(sorted(known), np.uint32)
     shares = np.array(
-        [_SHARE if key in names else counts[key] / len(remarks) for key in keys.tolist()]
+        [_SHARE if key in names else ngrams[key] / len(remarks) for key in keys.tolist()]
     )
     rarity = (1 - np.log(shares)) / (1 - np.log(_SHARE))
     x = (_matrix(ClueIndex(keys), remarks) @ diags(rarity)).tocsr()
@@ -92,7 +130,9 @@ def fit_clues(remarks: Sequence[Remark], targets: Targets) -> ClueModel:
     weights = np.column_stack([weights for weights, _ in columns]) * rarity[:, np.newaxis]
     scale = np.maximum(np.abs(weights).max(axis=0), 1e-9) / _MAX_STEP
     bias = np.concatenate([np.atleast_1d(bias) for _, bias in columns])
-    return ClueModel(keys, np.round(weights / scale).astype(np.int8), scale, bias)
+    return ClueModel(
+        keys, np.round(weights / scale).astype(np.int8), scale, bias, targets.delta.shape[1]
+    )
 
 
 def _fit_flag(x: csr_matrix, y: Array) -> tuple[Array, float]:
@@ -112,23 +152,22 @@ def _matrix(index: ClueIndex, remarks: Sequence[Remark]) -> csr_matrix:
     return csr_matrix((weights, rows, starts), shape=(len(remarks), len(index.keys)))
 
 
-def blend(
-    heads: LinearHeads, clues: ClueModel, states: Array, remarks: Sequence[Remark], targets: Targets
-) -> BlendedHeads:
+def blend(heads: LinearHeads, clues: ClueModel, held_out: HeldOut) -> BlendedHeads:
     """Both, each weighted by what it adds on turns that neither has seen; thresholds set on them.
 
     A logistic regression a flag on the two logits, least squares without negative shares a delta.
     """
+    states, remarks, targets = held_out.states, held_out.remarks, held_out.targets
     delta, scores = replace(heads, temperature=1.0).predict(states)
     evidence = clues.predict(remarks)
-    num_delta = delta.shape[1]
+    num_delta = clues.num_delta
     shares = np.array(
         [
             nnls(np.column_stack([delta[:, at], evidence[:, at]]), targets.delta[:, at])[0]
             for at in range(num_delta)
         ]
     )
-    logits = _logit(scores)
+    logits = logit(scores)
     pairs = [
         _weigh(logits[:, at], evidence[:, num_delta + at], y) for at, y in enumerate(targets.flag.T)
     ]
@@ -149,39 +188,35 @@ def blend(
     return replace(blended, states=replace(blended.states, thresholds=np.array(thresholds)))
 
 
-def _weigh(logit: Array, evidence: Array, y: Array) -> tuple[float, float, float]:
-    """What the state's logit and the clues' count for, and the bias; the state alone if unknown."""
+def _weigh(state: Array, evidence: Array, y: Array) -> tuple[float, float, float]:
+    """What the state's logit and the clues' count for, and the bias.
+
+    Neither counts against its own word; of a flag that is always or never raised nothing is learnt.
+    """
     if len({*y}) == 1:
         return 1.0, 0.0, 0.0
-    model = LogisticRegression(C=_BLEND_C).fit(np.column_stack([logit, evidence]), y)
-    gain, clue_gain = np.maximum(model.coef_[0], 0)
+    x = np.column_stack([state, evidence])
+    for used in ([1, 1], [1, 0], [0, 1], [0, 0]):
+        model = LogisticRegression(C=_BLEND_C).fit(x * used, y)
+        gain, clue_gain = model.coef_[0] * used
+        if min(gain, clue_gain) >= 0:
+            break
     return float(gain), float(clue_gain), float(model.intercept_[0])
 
 
 def blended_out_of_fold(
-    heads: LinearHeads, clues: ClueModel, states: Array, remarks: Sequence[Remark], targets: Targets
+    heads: LinearHeads, clues: ClueModel, held_out: HeldOut
 ) -> tuple[Array, Array]:
     """What `blend` predicts for turns of split groups that it was not fitted on.
 
     Raises DatasetError where there are fewer groups than folds.
     """
+    targets = held_out.targets
     if (num_groups := len(set(targets.groups))) < NUM_FOLDS:
         raise DatasetError(f"{num_groups} split groups to weigh clues on; it takes {NUM_FOLDS}")
     delta, scores = np.empty_like(targets.delta), np.empty_like(targets.flag)
-    for fitted, held_out in GroupKFold(NUM_FOLDS).split(states, groups=targets.groups):
-        part = replace(targets, delta=targets.delta[fitted], flag=targets.flag[fitted])
-        mixed = blend(heads, clues, states[fitted], [remarks[at] for at in fitted], part)
-        found = mixed.predict(states[held_out], [remarks[at] for at in held_out])
-        delta[held_out], scores[held_out] = found
+    for fitted, judged in GroupKFold(NUM_FOLDS).split(held_out.states, groups=targets.groups):
+        others = held_out.rows(judged)
+        mixed = blend(heads, clues, held_out.rows(fitted))
+        delta[judged], scores[judged] = mixed.predict(others.states, others.remarks)
     return delta, scores
-
-
-def _logit(scores: Array) -> Array:
-    certain = np.clip(scores, 1e-9, 1 - 1e-9)
-    logits: Array = np.log(certain / (1 - certain))
-    return logits
-
-
-def _sigmoid(x: Array) -> Array:
-    result: Array = 1 / (1 + np.exp(-x))
-    return result

@@ -63,7 +63,7 @@ class LinearHeads:
         """`(delta [n, n_delta], scores [n, n_flags])` for states [n, n_embd]."""
         x = (np.asarray(states, np.float64) - self.mean) / self.scale
         delta = np.tanh(x @ self.w_delta + self.b_delta)
-        return delta, _sigmoid((x @ self.w_flag + self.b_flag) / self.temperature)
+        return delta, sigmoid((x @ self.w_flag + self.b_flag) / self.temperature)
 
     def with_deltas_of(self, other: "LinearHeads") -> "LinearHeads":
         """These heads with the deltas of `other`, in the normalisation of these."""
@@ -119,7 +119,7 @@ def fit(
     flags = [_fit_flag(x, column, folds) for column in targets.flag.T]
     out_of_fold = np.stack([flag.out_of_fold for flag in flags], axis=1)
     temperature = _fit_temperature(out_of_fold, targets.flag)
-    scores = _sigmoid(out_of_fold / temperature)
+    scores = sigmoid(out_of_fold / temperature)
     thresholds = np.array(
         [best_threshold(y, s) for y, s in zip(targets.flag.T, scores.T, strict=True)]
     )
@@ -155,7 +155,7 @@ class _FlagFit:
 
 def _fit_flag(x: Array, y: Array, folds: list[tuple[Array, Array]]) -> _FlagFit:
     logits = {c: _out_of_fold_logits(x, y, folds, c) for c in LOGISTIC_CS}
-    best = min(LOGISTIC_CS, key=lambda c: log_loss(y, _sigmoid(logits[c]), labels=[0, 1]))
+    best = min(LOGISTIC_CS, key=lambda c: log_loss(y, sigmoid(logits[c]), labels=[0, 1]))
     return _FlagFit(_logistic(best).fit(x, y), best, logits[best])
 
 
@@ -189,7 +189,7 @@ def sign_accuracy(delta: Array, labels: Array, counted: npt.NDArray[np.bool_]) -
 def calibrated(heads: LinearHeads, states: npt.ArrayLike, flags: Array) -> LinearHeads:
     """`heads` with temperature and thresholds set on states [n, n_embd] held out from fitting."""
     plain = replace(heads, temperature=1.0)
-    temperature = _fit_temperature(_logit(plain.predict(states)[1]), flags)
+    temperature = _fit_temperature(logit(plain.predict(states)[1]), flags)
     warm = replace(heads, temperature=temperature)
     _, scores = warm.predict(states)
     thresholds = [best_threshold(y, s) for y, s in zip(flags.T, scores.T, strict=True)]
@@ -200,7 +200,7 @@ def _fit_temperature(logits: Array, flags: Array) -> float:
     """Guo et al. 2017, "On Calibration of Modern Neural Networks": one scale that minimises NLL."""
 
     def loss(log_t: float) -> float:
-        scores = _sigmoid(logits / np.exp(log_t))
+        scores = sigmoid(logits / np.exp(log_t))
         return float(
             np.mean([log_loss(y, s, labels=[0, 1]) for y, s in zip(flags.T, scores.T, strict=True)])
         )
@@ -217,19 +217,21 @@ def best_threshold(labels: Array, scores: Array) -> float:
     """
     if not labels.any():
         return NEVER_SEEN
-    logits = _logit(scores)
+    logits = logit(scores)
     candidates = np.linspace(logits.min(), logits.max(), 201)
-    raised = _sigmoid((logits[:, np.newaxis] - candidates) / THRESHOLD_BLUR)
+    raised = sigmoid((logits[:, np.newaxis] - candidates) / THRESHOLD_BLUR)
     f1 = 2 * (labels @ raised) / (labels.sum() + raised.sum(axis=0))
-    return float(_sigmoid(candidates[np.argmax(f1)]))
+    return float(sigmoid(candidates[np.argmax(f1)]))
 
 
-def _logit(scores: Array) -> Array:
+def logit(scores: Array) -> Array:
+    """Log-odds of probabilities, those of the certain held within 1e-9."""
     certain = np.clip(scores, 1e-9, 1 - 1e-9)
     logits: Array = np.log(certain / (1 - certain))
     return logits
 
 
-def _sigmoid(x: Array) -> Array:
+def sigmoid(x: Array) -> Array:
+    """Probabilities of log-odds."""
     result: Array = 1 / (1 + np.exp(-x))
     return result

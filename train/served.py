@@ -63,8 +63,8 @@ class ServedBundle:
         """What the heads say of `states`, and what the world's rules hold back."""
         spec = self.heads.spec
         turns = [state.label for state in states]
-        remarks = [remark_of(label, world) for label in turns]
-        delta, scores = self.heads.predict_batch(stack(states), remarks)
+        clues = [self.heads.find(remark_of(label, world)) for label in turns]
+        delta, scores = self.heads.predict_batch(stack(states), clues)
         flags = tuple(flag.name for flag in spec.flags)
         return Predicted(
             turns=turns,
@@ -111,7 +111,7 @@ class ServedBundle:
         return GeneratedLine(label, text, reason, words)
 
     def _words(self, vector: Vector, label: TurnLabel, world: World) -> str:
-        found = self.heads.predict(vector, remark_of(label, world))
+        found = self.heads.predict(vector, self.heads.find(remark_of(label, world)))
         raised = [
             flag.name
             for flag in self.heads.spec.flags

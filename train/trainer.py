@@ -97,7 +97,7 @@ class MultiHeadTrainer:
 
     def _count_steps(self) -> int:
         run = self.config.run
-        return run.max_steps or run.epochs * len(self._steps_of(0))
+        return run.max_steps or sum(len(self._steps_of(epoch)) for epoch in range(run.epochs))
 
     def _plan(self) -> Iterator[Step]:
         """The steps that are still to be done."""
@@ -165,7 +165,8 @@ class MultiHeadTrainer:
         self._evaluate()
 
     def _start_heads(self) -> None:
-        spread = self.train[:: max(1, len(self.train) // NUM_START)]
+        whole = [example for example in self.train if example.answers] or self.train
+        spread = whole[:: max(1, len(whole) // NUM_START)]
         states, delta = [], []
         with torch.no_grad():
             for example in spread:

@@ -8,13 +8,12 @@ import onnx
 import pytest
 
 from heads.bundle import BundleError
-from heads.clues import Remark
+from heads.clues import NO_CLUES
 from heads.session import HeadsSession
 from heads.spec import HeadSpec
 from tests.heads.bundles import DELTA_NAMES, FLAG_NAMES, SPEC, RandomHeads, write_heads
 
 N_EMBD = 16
-REMARK = Remark("mina", "May I have the ring?", {"trust": 0.4, "items": ["map"]})
 HEAD_SPEC = msgspec.convert(SPEC, HeadSpec)
 
 
@@ -31,7 +30,7 @@ def states(count: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
 def test_predictions_equal_the_formula_in_numpy(tmp_path: Path) -> None:
     session, heads = open_heads(tmp_path / "heads.onnx")
     expected_delta, expected_flag = heads.predict(states(50))
-    delta, flag = session.predict_batch(states(50), [REMARK] * 50)
+    delta, flag = session.predict_batch(states(50), [NO_CLUES] * 50)
     np.testing.assert_allclose(delta, expected_delta, atol=1e-5)
     np.testing.assert_allclose(flag, expected_flag, atol=1e-5)
     assert np.ptp(delta) > 0.1
@@ -39,8 +38,8 @@ def test_predictions_equal_the_formula_in_numpy(tmp_path: Path) -> None:
 
 def test_one_state_gives_the_same_as_a_row_of_a_batch_by_name(tmp_path: Path) -> None:
     session, _ = open_heads(tmp_path / "heads.onnx")
-    delta, flag = session.predict_batch(states(3), [REMARK] * 3)
-    one = session.predict(states(3)[1], REMARK)
+    delta, flag = session.predict_batch(states(3), [NO_CLUES] * 3)
+    one = session.predict(states(3)[1], NO_CLUES)
     assert tuple(one.delta) == DELTA_NAMES
     assert tuple(one.flag_scores) == FLAG_NAMES
     np.testing.assert_allclose([*one.delta.values()], delta[1], rtol=1e-5)
@@ -49,7 +48,7 @@ def test_one_state_gives_the_same_as_a_row_of_a_batch_by_name(tmp_path: Path) ->
 
 def test_normalisation_is_inside_the_graph(tmp_path: Path) -> None:
     session, heads = open_heads(tmp_path / "heads.onnx")
-    at_mean = session.predict(heads.mean.astype(np.float32), REMARK)
+    at_mean = session.predict(heads.mean.astype(np.float32), NO_CLUES)
     np.testing.assert_allclose([*at_mean.delta.values()], np.tanh(heads.b_delta), atol=1e-5)
     scores = 1 / (1 + np.exp(-heads.b_flag))
     np.testing.assert_allclose([*at_mean.flag_scores.values()], scores, atol=1e-5)
@@ -58,7 +57,13 @@ def test_normalisation_is_inside_the_graph(tmp_path: Path) -> None:
 def test_a_score_that_is_no_number_is_never_given(tmp_path: Path) -> None:
     session, _ = open_heads(tmp_path / "heads.onnx")
     with pytest.raises(ValueError, match="not all finite"):
-        session.predict(np.full(N_EMBD, np.nan, np.float32), REMARK)
+        session.predict(np.full(N_EMBD, np.nan, np.float32), NO_CLUES)
+
+
+def test_as_many_clues_as_states_are_wanted(tmp_path: Path) -> None:
+    session, _ = open_heads(tmp_path / "heads.onnx")
+    with pytest.raises(ValueError, match="3 states and the clues of 1"):
+        session.predict_batch(states(3), [NO_CLUES])
 
 
 @pytest.mark.parametrize(
@@ -109,13 +114,13 @@ COUNT_THREADS = """
 import os, sys
 from pathlib import Path
 import msgspec, numpy as np
-from heads.clues import Remark
+from heads.clues import NO_CLUES
 from heads.session import HeadsSession
 from heads.spec import HeadSpec
 spec = msgspec.json.decode(sys.argv[2], type=HeadSpec)
 before = len(os.listdir("/proc/self/task"))
 session = HeadsSession(Path(sys.argv[1]), spec, 16)
-session.predict(np.zeros(16, np.float32), Remark("mina", "hello", {}))
+session.predict(np.zeros(16, np.float32), NO_CLUES)
 print(len(os.listdir("/proc/self/task")) - before)
 """
 

@@ -270,9 +270,9 @@ def test_the_last_turn_of_a_prompt_is_read_back_with_all_of_its_state() -> None:
         *decision_segments("trust=+"),
         "왔느냐.",
         End(),
-        *transcript.open_turn(Turn("문 열어 주세요", first | {"trust": -0.5}, "낡은 수문 앞")),
+        *transcript.open_turn(Turn("문 열어 주세요", {**first, "trust": -0.5}, "낡은 수문 앞")),
     ]
-    assert read_last_turn(segments) == ("okbun", "문 열어 주세요", first | {"trust": -0.5})
+    assert read_last_turn(segments) == ("okbun", "문 열어 주세요", {**first, "trust": -0.5})
 
 
 @pytest.mark.parametrize(
@@ -283,6 +283,8 @@ def test_the_last_turn_of_a_prompt_is_read_back_with_all_of_its_state() -> None:
         ("trust=null location=3", {"location": 3}),
         ("nothing of the kind", {}),
         ("items=" + "[" * 100_000, {}),
+        ('items=[["map"]] location="pier"', {"location": "pier"}),
+        ('location="pier" trust=NaN relationship=0.5', {"location": "pier"}),
     ],
 )
 def test_state_that_somebody_else_wrote_is_read_up_to_its_first_flaw(
@@ -293,3 +295,4 @@ def test_state_that_somebody_else_wrote_is_read_up_to_its_first_flaw(
 
 def test_a_prompt_that_tells_nothing_is_read_as_that() -> None:
     assert read_last_turn([Special.SYS, "who?", Special.STATE]) == ("", "", {})
+    assert read_last_turn([Special.SYS, " npc_id=okbun \nname=옥분"]) == ("okbun", "", {})

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import uvicorn
 
-from heads.clues import Remark
+from heads.clues import Clues, Remark
 from heads.session import HeadsSession, Prediction
 from runtime.engine import Engine
 from runtime.llama_backend import Vector
@@ -120,11 +120,20 @@ class HookedHeads(HeadsSession):
 
     def __init__(self, heads: HeadsSession, before: Callable[[], None]) -> None:
         self._heads, self._before, self.spec = heads, before, heads.spec
+        self.found: list[tuple[Remark, Clues]] = []
+        self.asked: list[Clues] = []
 
-    def predict(self, state: Vector, remark: Remark) -> Prediction:
+    def find(self, remark: Remark) -> Clues:
+        """Noted, and found as ever."""
+        clues = replace(self._heads.find(remark))
+        self.found.append((remark, clues))
+        return clues
+
+    def predict(self, state: Vector, clues: Clues) -> Prediction:
         """The same prediction, later."""
+        self.asked.append(clues)
         self._before()
-        return self._heads.predict(state, remark)
+        return self._heads.predict(state, clues)
 
 
 @dataclass

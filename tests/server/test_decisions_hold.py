@@ -74,10 +74,10 @@ def test_default_bundle_decides_the_same_in_company_as_alone(
     thresholds = np.array([flag.threshold for flag in spec.flags])
 
     world, chosen = load_world(WORLD), read_conversations()
-    remarks = [remark_of(turn, world) for turn in chain(*chosen)]
+    clues = [session.find(remark_of(turn, world)) for turn in chain(*chosen)]
 
     def heads(states: Vector) -> tuple[Vector, Vector]:
-        delta, scores = session.predict_batch(states, remarks)
+        delta, scores = session.predict_batch(states, clues)
         return delta, (scores >= thresholds).astype(np.float32)
 
     encoder, config = make_encoder(gemma), replace(SMALL, n_ctx=8192, n_seq_max=8, n_batch=512)

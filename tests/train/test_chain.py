@@ -24,6 +24,7 @@ from export.merge_lora import WEIGHTS
 from export.quantise import QuantType
 from export.reporter import RichReporter
 from heads.bundle import MODEL, file_sha256, load_bundle
+from heads.clues import NO_CLUES
 from heads.session import HeadsSession
 from server.cli import main
 from tests.server.serving import opened, served
@@ -121,7 +122,7 @@ def test_the_bundles_graph_gives_what_the_trained_heads_say(run: TinyRun) -> Non
     session = HeadsSession(bundle.heads, spec, bundle.manifest.n_embd)
     states = np.random.default_rng(0).normal(0, 2, (9, bundle.manifest.n_embd)).astype(np.float32)
     expected = replace(heads, temperature=spec.temperature).predict(states)
-    for found, wanted in zip(session.predict_batch(states, []), expected, strict=True):
+    for found, wanted in zip(session.predict_batch(states, [NO_CLUES] * 9), expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-3)
 
 

@@ -10,6 +10,7 @@ import pytest
 from export.gguf_file import read_gguf
 from export.vocabulary import model_vocabulary_sha256
 from heads.bundle import HeadsRecord
+from heads.clues import NO_CLUES
 from heads.session import HeadsSession
 from runtime.llama_backend import LlamaModel
 from server.cli import main
@@ -74,7 +75,7 @@ def test_a_handful_of_turns_gives_heads_that_load(place: Workplace) -> None:
     assert [flag.name for flag in record.heads.flags] == ["give_item", "quest_stage_change"]
     assert record.vocabulary_sha256 == model_vocabulary_sha256(read_gguf(place.model))
     session = HeadsSession(place.out / "heads.onnx", record.heads, N_EMBD)
-    delta, flag = session.predict_batch(np.zeros((3, N_EMBD), np.float32), [])
+    delta, flag = session.predict_batch(np.zeros((3, N_EMBD), np.float32), [NO_CLUES] * 3)
     assert delta.shape == (3, 2)
     assert flag.shape == (3, 2)
 
@@ -109,7 +110,7 @@ def test_the_graph_gives_the_scores_that_were_evaluated(
     session = HeadsSession(place.out / "heads.onnx", record.heads, N_EMBD)
     states = np.random.default_rng(0).normal(0, 2, (20, N_EMBD)).astype(np.float32)
     for found, expected in zip(
-        session.predict_batch(states, []), heads.predict(states), strict=True
+        session.predict_batch(states, [NO_CLUES] * 20), heads.predict(states), strict=True
     ):
         np.testing.assert_allclose(found, expected, atol=1e-4)
     assert record.heads.temperature == pytest.approx(heads.temperature, abs=1e-4)

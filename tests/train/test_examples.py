@@ -168,7 +168,7 @@ def test_shares_of_conversations_and_of_turns_alone_are_about_that(
     shares: dict[str, float], of: int
 ) -> None:
     many = [conversation(f"c{at}", 4) for at in range(400)]
-    found = examples_of(many, **({"whole": 0.0} | shares))
+    found = examples_of(many, ALL, 0, **{"whole": 0.0, **shares})
     assert 0.2 * of <= len(found) <= 0.4 * of
 
 

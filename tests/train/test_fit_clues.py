@@ -1,16 +1,28 @@
 """Heads on what was said beside those on states: fitted, weighed, written as a graph."""
 
+import base64
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 
 from heads.bundle import BundleError
-from heads.clues import Remark
-from heads.session import CLUE_KEYS, HeadsSession
+from heads.clues import CLUE_FORMAT, Remark
+from heads.session import CLUE_FORMAT_KEY, CLUE_KEYS, HeadsSession
 from train.dataset import DatasetError
-from train.fit_clues import BlendedHeads, ClueModel, blend, blended_out_of_fold, fit_clues
+from train.export_run import parts_told_better
+from train.fit_clues import (
+    BlendedHeads,
+    ClueModel,
+    HeldOut,
+    blend,
+    blended_out_of_fold,
+    fit_clues,
+)
 from train.fit_heads import NUM_FOLDS, LinearHeads, Targets
 from train.heads_files import head_spec, heads_graph
 from train.merit import delta_merit, flag_merit
@@ -60,11 +72,11 @@ def clues() -> ClueModel:
 @pytest.fixture(scope="module")
 def blended(clues: ClueModel) -> BlendedHeads:
     said, targets = remarks(150, 1)
-    return blend(heads(), clues, states(150), said, targets)
+    return blend(heads(), clues, HeldOut(states(150), said, targets))
 
 
-def states(count: int) -> Array:
-    return np.random.default_rng(5).normal(0, 1, (count, N_EMBD)).astype(np.float32)  # type: ignore[return-value]
+def states(count: int) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(5).normal(0, 1, (count, N_EMBD)).astype(np.float32)
 
 
 def test_words_and_state_together_tell_what_happens(clues: ClueModel) -> None:
@@ -94,29 +106,81 @@ def test_states_that_say_nothing_are_left_aside(blended: BlendedHeads) -> None:
 
 
 def test_words_that_say_nothing_are_left_aside(clues: ClueModel) -> None:
-    _, targets = remarks(150, 1)
-    silent = [Remark("nobody", "", {})] * 150
-    given = np.column_stack([targets.delta * 5, targets.flag[:, 0] * 4 - 2, np.zeros((150, 4))])
-    wise = heads()
+    """Each of these remarks belongs to another turn than its label."""
+    said, _ = remarks(400, 7)
+    _, targets = remarks(400, 8)
+    given = np.column_stack([targets.delta * 5, targets.flag[:, 0] * 4 - 2, np.zeros((400, 4))])
     w_delta, w_flag = np.zeros((N_EMBD, 1)), np.zeros((N_EMBD, 2))
     w_delta[0], w_flag[1, 0] = 0.25, 3
-    wise = LinearHeads(
-        wise.mean, wise.scale, w_delta, wise.b_delta, w_flag, wise.b_flag, 1.0, wise.thresholds
-    )
-    found = blend(wise, clues, given, silent, targets)
-    delta, scores = found.predict(given, silent)
+    wise = replace(heads(), w_delta=w_delta, w_flag=w_flag, temperature=1.0)
+    found = blend(wise, clues, HeldOut(given, said, targets))
+    shares = found.clues.scale / clues.scale
+    assert shares[0] < 0.1
+    assert shares[1] < 0.2
+    assert found.delta_share[0] > 0.8
+    _, scores = found.predict(given, said)
     assert flag_merit(targets.flag[:, :1], scores[:, :1]) == 1
-    assert delta_merit(targets.delta, delta) > 0.8
 
 
-def test_held_out_turns_are_judged_by_weights_that_did_not_see_them(clues: ClueModel) -> None:
+@pytest.mark.parametrize("wrong", ["states", "clues"])
+def test_what_says_the_contrary_counts_for_nothing_and_shifts_nothing(
+    clues: ClueModel, wrong: str
+) -> None:
+    said, targets = remarks(300, 9)
+    given = np.zeros((300, N_EMBD))
+    given[:, 0] = (1 - 2 * targets.flag[:, 0]) * (1 if wrong == "states" else -1)
+    heads_of = replace(heads(), w_flag=np.eye(N_EMBD, 2) * 2, temperature=1.0)
+    told = clues if wrong == "states" else replace(clues, scale=-clues.scale, bias=-clues.bias)
+    found = blend(heads_of, told, HeldOut(given, said, targets))
+    gains = found.states.w_flag[0, 0], found.clues.scale[1]
+    assert gains[wrong == "clues"] == 0
+    assert gains[wrong == "states"] != 0
+    _, scores = found.predict(given, said)
+    assert scores[:, 0].mean() == pytest.approx(targets.flag[:, 0].mean(), abs=0.03)
+
+
+def test_a_model_may_be_heard_of_some_parts_alone(clues: ClueModel) -> None:
+    said, _ = remarks(9, 3)
+    found = clues.only(["flag"]).predict(said)
+    assert not found[:, 0].any()
+    np.testing.assert_array_equal(found[:, 1:], clues.predict(said)[:, 1:])
+
+
+def test_held_out_turns_are_judged_by_weights_that_did_not_see_them(
+    clues: ClueModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said, targets = remarks(150, 1)
-    delta, scores = blended_out_of_fold(heads(), clues, states(150), said, targets)
+    seen: list[set[int]] = []
+
+    def noted(*given: Any) -> BlendedHeads:
+        seen.append({id(remark) for remark in given[2].remarks})
+        return blend(*given)
+
+    predict = BlendedHeads.predict
+
+    def checked(self: BlendedHeads, states: Array, held_out: list[Remark]) -> object:
+        if len(held_out) < 100:  # blend itself looks at those that it is fitted on
+            assert not seen[-1] & {id(remark) for remark in held_out}
+            judged.update(id(remark) for remark in held_out)
+        return predict(self, states, held_out)
+
+    judged: set[int] = set()
+    monkeypatch.setattr("train.fit_clues.blend", noted)
+    monkeypatch.setattr(BlendedHeads, "predict", checked)
+    delta, scores = blended_out_of_fold(heads(), clues, HeldOut(states(150), said, targets))
+    assert judged == {id(remark) for remark in said}
     assert flag_merit(targets.flag[:, :1], scores[:, :1]) > 0.99
     assert delta_merit(targets.delta, delta) > 0.8
     few = Targets(targets.delta, targets.flag, np.array(["g", "h"] * 75), targets.flag_names)
     with pytest.raises(DatasetError, match=f"2 split groups .* takes {NUM_FOLDS}"):
-        blended_out_of_fold(heads(), clues, states(150), said, few)
+        blended_out_of_fold(heads(), clues, HeldOut(states(150), said, few))
+
+
+def test_a_part_reads_clues_where_they_help_by_more_than_chance() -> None:
+    before = {"flag": 0.8, "delta": 0.2}
+    assert parts_told_better({"flag": 0.85, "delta": 0.21}, before) == ["flag"]
+    assert parts_told_better({"flag": 0.7, "delta": 0.3}, before) == ["delta"]
+    assert parts_told_better({"flag": 0.819, "delta": 0.1}, before) == []
 
 
 def test_the_graph_gives_what_the_blended_heads_predict(
@@ -125,10 +189,11 @@ def test_the_graph_gives_what_the_blended_heads_predict(
     session = open_graph(blended, tmp_path)
     said, _ = remarks(40, 6)
     said[7] = Remark("nobody", "ﬆrange \ud800 words", {})
-    found = session.predict_batch(states(40), said)
+    known = [session.find(remark) for remark in said]
+    found = session.predict_batch(states(40), known)
     for part, expected in zip(found, blended.predict(states(40), said), strict=True):
         np.testing.assert_allclose(part, expected, atol=1e-5)
-    one = session.predict(states(40)[7], said[7])
+    one = session.predict(states(40)[7], known[7])
     np.testing.assert_allclose([*one.flag_scores.values()], found[1][7], atol=1e-6)
 
 
@@ -151,12 +216,30 @@ def open_graph(blended: BlendedHeads, folder: Path, raw: bytes | None = None) ->
 def test_a_graph_whose_keys_are_spoilt_is_refused(
     blended: BlendedHeads, tmp_path: Path, keys: str | None, found: str
 ) -> None:
-    import onnx  # noqa: PLC0415
+    raw = with_metadata(blended, {CLUE_KEYS: keys} if keys is not None else {})
+    with pytest.raises(BundleError, match=CLUE_KEYS) as caught:
+        open_graph(blended, tmp_path, raw)
+    assert found in caught.value.found
 
+
+def with_metadata(blended: BlendedHeads, changes: dict[str, str]) -> bytes:
+    """The graph with these keys, or none, in the metadata."""
     graph = onnx.load_from_string(heads_graph(blended))
     del graph.metadata_props[:]
-    if keys is not None:
-        onnx.helper.set_model_props(graph, {CLUE_KEYS: keys})
-    with pytest.raises(BundleError, match=CLUE_KEYS) as caught:
-        open_graph(blended, tmp_path, graph.SerializeToString())
-    assert found in caught.value.found
+    onnx.helper.set_model_props(graph, {CLUE_FORMAT_KEY: str(CLUE_FORMAT)} | changes)
+    return bytes(graph.SerializeToString())
+
+
+def test_a_graph_of_another_clue_format_is_refused(blended: BlendedHeads, tmp_path: Path) -> None:
+    raw = with_metadata(blended, {CLUE_FORMAT_KEY: "0"})
+    with pytest.raises(
+        BundleError, match=f"expected clues of format {CLUE_FORMAT}, found format 0"
+    ):
+        open_graph(blended, tmp_path, raw)
+
+
+def test_a_graph_with_more_keys_than_rows_is_refused(blended: BlendedHeads, tmp_path: Path) -> None:
+    keys = np.arange(len(blended.clues.keys) + 1, dtype="<u4").tobytes()
+    raw = with_metadata(blended, {CLUE_KEYS: base64.b64encode(keys).decode()})
+    with pytest.raises(BundleError, match=f"a table of {len(blended.clues.keys) + 1} rows"):
+        open_graph(blended, tmp_path, raw)

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from heads.bundle import HEADS, HEADS_RECORD, HeadsRecord
+from heads.clues import NO_CLUES
 from heads.session import HeadsSession
 from train.dataset import DatasetError
 from train.fit_heads import LinearHeads
@@ -90,7 +91,7 @@ def test_the_graph_gives_what_the_heads_predict(heads: LinearHeads, tmp_path: Pa
     path.write_bytes(heads_graph(heads))
     session = HeadsSession(path, head_spec(heads, DELTA_NAMES, FLAG_NAMES), N_EMBD)
     for found, expected in zip(
-        session.predict_batch(STATES, []), heads.predict(STATES), strict=True
+        session.predict_batch(STATES, [NO_CLUES] * len(STATES)), heads.predict(STATES), strict=True
     ):
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-5)
