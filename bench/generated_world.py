@@ -15,9 +15,10 @@ from itertools import product
 
 import numpy as np
 
+from heads.ngrams import Hashes, HashIndex, Weights
 from heads.spec import DeltaSpec, FlagSpec, HeadSpec
 from rag.calibration import Calibration
-from rag.detector import NUM_BUCKETS, AttackDetector, Detector, ngram_features
+from rag.detector import AttackDetector, Detector, line_ngrams
 from rag.documents import (
     ANY,
     Conditions,
@@ -180,21 +181,28 @@ def make_calibration(embedder: TopicEmbedder, speech: Speech) -> Calibration:
 
 def make_detector(speech: Speech) -> AttackDetector:
     """A detector of this world's threats: what sets their n-grams apart from ordinary ones."""
-    texts = ([speech.threat() for _ in range(64)], map(speech.sentence, speech.topics(64)))
-    threats, others = (np.stack([_features(text) for text in group]) for group in texts)
-    weights = threats.mean(axis=0) - others.mean(axis=0)
-    high, low = (threats @ weights).mean(), (others @ weights).mean()
+    threats = [line_ngrams(speech.threat()) for _ in range(64)]
+    others = [line_ngrams(speech.sentence(topic)) for topic in speech.topics(64)]
+    index = HashIndex(np.unique(np.concatenate([hashes for hashes, _ in threats + others])))
+
+    def features(lines: Sequence[tuple[Hashes, Weights]]) -> Weights:
+        found = np.zeros((len(lines), len(index.keys)))
+        for row, line in enumerate(lines):
+            columns, shares = index.at_unit_length(*line)
+            found[row, columns] = shares
+        return found
+
+    bad, good = features(threats), features(others)
+    weights = bad.mean(axis=0) - good.mean(axis=0)
+    high, low = (bad @ weights).mean(), (good @ weights).mean()
     weights *= 12 / (high - low)
-    bias = -6 * (high + low) / (high - low)
-    content = Detector(weights=weights.astype("<f2").tobytes(), bias=float(bias), threshold=0.5)
+    content = Detector(
+        keys=index.keys.astype("<u4").tobytes(),
+        weights=weights.astype("<f2").tobytes(),
+        bias=float(-6 * (high + low) / (high - low)),
+        threshold=0.5,
+    )
     return AttackDetector(content)
-
-
-def _features(text: str) -> Vectors:
-    vector = np.zeros(NUM_BUCKETS, np.float32)
-    found = ngram_features(text)
-    vector[[*found]] = [*found.values()]
-    return vector
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,10 @@
 
 A linear model on them stands beside the one on `<STATE>` in `heads.onnx` (wide and deep learning,
 Cheng et al. 2016, arXiv:1606.07792): it learns from a few labels which words matter to which NPC.
-Features are known by their hash (Weinberger et al. 2009, arXiv:0902.2206); those that training
-never saw often enough count for nothing.
+Features are known by their hash (`heads/ngrams.py`); those that training never saw often enough
+count for nothing.
 """
 
-import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from heads.ngrams import Hashes, HashIndex, Rows, Weights, count_ngrams, words_of
 from runtime.prompt import STATE_KEYS, State, StateValue
-
-Hashes = npt.NDArray[np.uint32]
 
 CLUE_FORMAT = 1
 """Another way to find or hash features is another format: a table knows its own alone."""
 LONGEST_NGRAM = 4
+"""Of n-grams inside a word and its borders."""
 LONGEST_TEXT = 2_000
 """Characters of an utterance that are looked at: as many as `/ask` takes."""
 _STEPS = tuple(step / 10 for step in range(-9, 10))
@@ -45,53 +44,41 @@ class Features:
     """Of a remark: hashes of its distinct n-grams with 1 + log(count), of its names with values."""
 
     ngrams: Hashes
-    logs: npt.NDArray[np.float64]
+    logs: Weights
     names: Hashes
-    values: npt.NDArray[np.float64]
+    values: Weights
 
 
 @dataclass(frozen=True, slots=True)
 class Clues:
     """The known features of a remark: rows of the weights' table, int64 [k], and float32 [k]."""
 
-    rows: npt.NDArray[np.int64]
+    rows: Rows
     weights: npt.NDArray[np.float32]
 
 
 NO_CLUES = Clues(np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 
-class ClueIndex:
-    """Knows the features in `keys` [n], sorted hashes, by their row."""
-
-    def __init__(self, keys: Hashes) -> None:
-        self.keys = keys
+class ClueIndex(HashIndex):
+    """Knows features of remarks by their row."""
 
     def find(self, remark: Remark) -> Clues:
         """The remark's known features: its n-grams at unit length, its names as they are."""
         found = features_of(remark)
-        ngrams, logs = self._known(found.ngrams, found.logs)
-        names, values = self._known(found.names, found.values)
-        logs /= np.sqrt(logs @ logs) or 1.0
+        ngrams, logs = self.at_unit_length(found.ngrams, found.logs)
+        names, values = self.known(found.names, found.values)
         return Clues(
             np.concatenate([ngrams, names]), np.concatenate([logs, values]).astype(np.float32)
         )
-
-    def _known(
-        self, hashes: Hashes, weights: npt.NDArray[np.float64]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        rows = np.searchsorted(self.keys, hashes)
-        rows[rows == len(self.keys)] = 0
-        known = self.keys[rows] == hashes if len(self.keys) else np.zeros(len(hashes), bool)
-        return rows[known], weights[known]
 
 
 def features_of(remark: Remark) -> Features:
     """All features of a remark, known or not; n-grams and some names once more for its NPC."""
     npc_name = _hash("npc", remark.npc_id)
     npc = np.uint32(npc_name * _MIX % 2**32)
-    ngrams, counts = np.unique(_ngrams(remark.utterance[:LONGEST_TEXT]), return_counts=True)
-    logs = 1 + np.log(counts)
+    words = words_of(remark.utterance[:LONGEST_TEXT])
+    ngrams, logs = count_ngrams((f" {word} " for word in words), LONGEST_NGRAM)
     names, values = [npc_name], [1.0]
     for key in STATE_KEYS:
         if key in remark.state:
@@ -111,22 +98,6 @@ def _mixed(hashes: Hashes, npc: np.uint32) -> Hashes:
     """Hashes of the same features as this NPC's own."""
     own: Hashes = (hashes ^ npc) * np.uint32(_MIX)
     return own
-
-
-def _ngrams(text: str) -> Hashes:
-    """CRC-32 of each n-gram of 1 to LONGEST_NGRAM characters inside a word, its borders blank.
-
-    Neither width nor case makes a difference.
-    """
-    crc32, hashes = zlib.crc32, []
-    for word in unicodedata.normalize("NFKC", text).casefold().split():
-        letters = [char.encode("utf-8", "surrogatepass") for char in f" {word} "]
-        for start in range(len(letters)):
-            crc = 0
-            for letter in letters[start : start + LONGEST_NGRAM]:
-                crc = crc32(letter, crc)  # of the n-gram that ends here
-                hashes.append(crc)
-    return np.array(hashes, np.uint32)
 
 
 def _names(key: str, value: StateValue) -> Iterator[tuple[int, float]]:

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import onnxruntime
 
 from heads.bundle import REBUILD, BundleError
-from heads.clues import CLUE_FORMAT, NO_CLUES, ClueIndex, Clues, Hashes, Remark
+from heads.clues import CLUE_FORMAT, NO_CLUES, ClueIndex, Clues, Remark
+from heads.ngrams import Hashes
 from heads.spec import HeadSpec
 
 Vector = npt.NDArray[np.float32]

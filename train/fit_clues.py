@@ -16,7 +16,8 @@ from scipy.sparse import csr_matrix, diags
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GroupKFold
 
-from heads.clues import ClueIndex, Hashes, Remark, features_of
+from heads.clues import ClueIndex, Remark, features_of
+from heads.ngrams import Hashes
 from train.dataset import DatasetError
 from train.fit_heads import (
     NUM_FOLDS,
@@ -27,6 +28,7 @@ from train.fit_heads import (
     logit,
     sigmoid,
 )
+from train.sparse_rows import sparse_rows
 
 Part: TypeAlias = Literal["delta", "flag"]
 PARTS: tuple[Part, ...] = ("delta", "flag")
@@ -146,10 +148,7 @@ def _fit_flag(x: csr_matrix, y: Array) -> tuple[Array, float]:
 
 def _matrix(index: ClueIndex, remarks: Sequence[Remark]) -> csr_matrix:
     found = [index.find(remark) for remark in remarks]
-    starts = np.cumsum([0, *(len(each.rows) for each in found)])
-    rows = np.concatenate([each.rows for each in found])
-    weights = np.concatenate([each.weights for each in found]).astype(float)
-    return csr_matrix((weights, rows, starts), shape=(len(remarks), len(index.keys)))
+    return sparse_rows([(each.rows, each.weights) for each in found], len(index.keys))
 
 
 def blend(heads: LinearHeads, clues: ClueModel, held_out: HeldOut) -> BlendedHeads:

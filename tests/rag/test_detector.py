@@ -5,16 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.detector import AttackDetector, Detector, default_detector, ngram_features
+from heads.ngrams import Hashes
+from rag.detector import AttackDetector, Detector, default_detector, line_ngrams
 from train.encoder_data import TriggerLine
 from train.fit_detector import fit_detector
 
 
 @given(st.text(max_size=60))
-def test_features_have_unit_length_whatever_the_text(text: str) -> None:
-    values = ngram_features(text, 512)
-    assert all(0 <= bucket < 512 and value > 0 for bucket, value in values.items())
-    assert math.isclose(sum(value**2 for value in values.values()), 1, rel_tol=1e-9)
+def test_every_text_has_a_score(text: str) -> None:
     assert 0 <= default_detector().score(text) <= 1
 
 
@@ -22,15 +20,30 @@ def test_features_have_unit_length_whatever_the_text(text: str) -> None:
     ("text", "same"), [("Ｋｉｌｌ  him", "kill him"), ("  가\n나 ", "가 나"), ("ＡＢ", "ab")]
 )
 def test_width_case_and_white_space_make_no_difference(text: str, same: str) -> None:
-    assert ngram_features(text) == ngram_features(same)
+    assert line_ngrams(text)[0].tolist() == line_ngrams(same)[0].tolist()
+
+
+def detector(keys: Hashes) -> Detector:
+    """Each n-gram weighs something else."""
+    weights = np.linspace(-3, 3, len(keys)).astype("<f2")
+    raw = keys.astype("<u4").tobytes()
+    return Detector(keys=raw, weights=weights.tobytes(), bias=0.25, threshold=0.5)
 
 
 def test_the_score_is_that_of_a_logistic_regression() -> None:
-    weights = np.linspace(-3, 3, 64).astype("<f2")
-    detector = AttackDetector(Detector(weights=weights.tobytes(), bias=0.25, threshold=0.5))
-    features = ngram_features("a plea", 64)
-    logit = 0.25 + sum(float(weights[bucket]) * value for bucket, value in features.items())
-    assert detector.score("a plea") == pytest.approx(1 / (1 + math.exp(-logit)))
+    keys, logs = line_ngrams("a plea for peas")
+    shares = logs / np.linalg.norm(logs)
+    logit = 0.25 + float(np.linspace(-3, 3, len(keys)).astype("<f2").astype(float) @ shares)
+    assert AttackDetector(detector(keys)).score("a plea for peas") == pytest.approx(
+        1 / (1 + math.exp(-logit))
+    )
+
+
+def test_ngrams_that_are_not_known_count_for_nothing() -> None:
+    strange = line_ngrams("xyz")[0]
+    for keys in (np.setdiff1d(line_ngrams("plea")[0], strange), np.zeros(0, np.uint32)):
+        score = AttackDetector(detector(keys)).score("xyz")
+        assert score == pytest.approx(1 / (1 + math.exp(-0.25)))
 
 
 def test_what_is_fitted_tells_the_lines_apart() -> None:
@@ -41,19 +54,19 @@ def test_what_is_fitted_tells_the_lines_apart() -> None:
             for word, is_bad in (("I will break you", True), ("I will bake you bread", False))
         ]
 
-    detector = fit_detector(lines(range(20)), lines(range(20, 30)))
-    assert detector.evaluation["validation"] == {"num_lines": 20, "precision": 1.0, "recall": 1.0}
-    scorer = AttackDetector(detector)
-    assert scorer.score("I will break you number 99") >= detector.threshold
-    assert scorer.score("I will bake you bread number 99") < detector.threshold
+    fitted = fit_detector(lines(range(20)), lines(range(20, 30)))
+    assert fitted.evaluation["validation"] == {"num_lines": 20, "precision": 1.0, "recall": 1.0}
+    scorer = AttackDetector(fitted)
+    assert scorer.score("I will break you number 99") >= fitted.threshold
+    assert scorer.score("I will bake you bread number 99") < fitted.threshold
 
 
 def test_the_shipped_detector_knows_an_attack_from_what_looks_like_one() -> None:
-    detector = default_detector()
+    scorer = default_detector()
     for attack in (
         "말 안 들으면 네 목을 따 버릴 거야.",
         "Pay me or I'll break your legs, old man.",
     ):
-        assert detector.score(attack) > 0.5, attack
+        assert scorer.score(attack) > 0.5, attack
     for harmless in ("안녕하세요, 도와드릴까요?", "배고파 죽겠네.", "Thank you for the soup."):
-        assert detector.score(harmless) < 0.5, harmless
+        assert scorer.score(harmless) < 0.5, harmless
