@@ -25,6 +25,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--types", nargs="+", choices=QUANT_TYPES, default=DEFAULT_TYPES, help="types to compare")
     add("--quant", choices=QUANT_TYPES, help="type that serves (default: the parity report's)")
     add("--checkpoint", choices=("best", "last"), default="best", help="of the run")
+    add("--compare", type=int, default=64, metavar="N", help="conversations to compare types on")
     add("--refit", type=int, default=120, metavar="N", help="conversations to refit heads on")
     add("--keep", type=Path, metavar="DIR", help="copy adapter and heads there, as export/default")
     add("--threads", type=int, default=os.cpu_count() or 1)
@@ -45,6 +46,7 @@ def run_export(args: argparse.Namespace) -> None:
         out=args.out,
         types=args.types,
         quant=args.quant,
+        num_compared=args.compare,
         num_refit=args.refit,
         checkpoint=args.checkpoint,
         num_threads=args.threads,

@@ -63,6 +63,8 @@ class ExportOptions:
     """Of the run: `best` or `last`."""
     keep: Path | None = None
     """A folder to copy what was trained to: `adapter/`, `heads.onnx`, `heads.json`."""
+    num_compared: int = 64
+    """Validation conversations that the variants are held against PyTorch on."""
 
 
 class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,14 +89,15 @@ def export_run(options: ExportOptions, reporter: RichReporter) -> ExportReport:
     world, splits = load_world(Path(data.world)), read_dataset(Path(data.data))
     check_npcs(splits, world)
     shop = Workshop(trained, world, ContextSettings(), options.num_threads, reporter)
-    turns = shop.write("validation", splits["validation"])
-    variants, states, untrained = _compare(options, shop, turns)
+    groups = spread([*conversations(splits["validation"]).values()], options.num_compared)
+    compared = shop.write("compared", [label for group in groups for label in group])
+    variants, untrained = _compare(options, shop, compared)
     chosen, why = choose(variants)
     if options.quant and options.quant != chosen.quantisation:
         chosen = next(v for v in variants if v.quantisation == options.quant)
         why = "asked for"
     quant = next(name for name in options.types if name == chosen.quantisation)
-    served = states[quant]
+    served = shop.read(Variant(quant, quant), shop.write("validation", splits["validation"]))
     candidates = {"trained": read_trained_heads(trained.adapter)}
     if options.num_refit:
         try:
@@ -136,8 +139,8 @@ def export_run(options: ExportOptions, reporter: RichReporter) -> ExportReport:
 
 def _compare(
     options: ExportOptions, shop: Workshop, turns: Turns
-) -> tuple[list[Parity], dict[str, list[LabelledState]], list[LabelledState]]:
-    """Each variant beside PyTorch, its states, and those of the base without training."""
+) -> tuple[list[Parity], list[LabelledState]]:
+    """Each variant beside PyTorch, and the states of the base without training."""
     exact = shop.read_with_pytorch(turns)
     whole = shop.read(WHOLE, turns)
     untrained = shop.read(UNTRAINED, turns)
@@ -154,7 +157,7 @@ def _compare(
         )
         for variant, speed in zip(variants, shop.speeds(variants), strict=True)
     ]
-    return compared, states, untrained
+    return compared, untrained
 
 
 def _targets(states: Sequence[LabelledState], persona: TrainedPersona) -> Targets:
