@@ -73,9 +73,8 @@ class TranscriptWriter:
 
     def write(self, turns: Sequence[TurnLabel], start: int = 0) -> EncodedTranscript:
         """The conversation `turns`, those before `start` as a dialogue history tells them."""
-        transcript, encode = Transcript(), self.encoder.encode
-        npc = npc_for_prompt(self.world.npcs[turns[0].npc_id], turns[0].lang)
-        opening = self.encoder.begin(transcript.begin(npc))
+        transcript, opening = self._begin(turns[0])
+        encode = self.encoder.encode
         told = [
             segment
             for turn in turns[:start]
@@ -94,15 +93,20 @@ class TranscriptWriter:
 
     def write_alone(self, label: TurnLabel) -> EncodedTranscript:
         """A turn as the first of its conversation, up to `<STATE>`; the scene opens it."""
-        transcript, encode = Transcript(), self.encoder.encode
-        npc = npc_for_prompt(self.world.npcs[label.npc_id], label.lang)
-        opening = self.encoder.begin(transcript.begin(npc))
+        transcript, opening = self._begin(label)
+        encode = self.encoder.encode
         turn = transcript.open_turn(make_turn(label, self.world))
         scene_end = turn.index(Special.PLAYER_STATE)
         opening += encode(turn[:scene_end])
         return EncodedTranscript(
             opening, [], [EncodedTurn(label, encode(turn[scene_end:]), [], [])]
         )
+
+    def _begin(self, label: TurnLabel) -> tuple[Transcript, list[int]]:
+        """A transcript that begins with `label`, and its `<SYS>` and `<CTX>`."""
+        transcript = Transcript()
+        npc = npc_for_prompt(self.world.npcs[label.npc_id], label.lang)
+        return transcript, self.encoder.begin(transcript.begin(npc))
 
 
 def make_turn(label: TurnLabel, world: World, notes: Sequence[str] = ()) -> Turn:
