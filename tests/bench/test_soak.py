@@ -165,5 +165,6 @@ def test_requests_that_stay_and_own_errors_are_faults() -> None:
     assert len(Soak(held={"running": 1.0, "waiting": 0.0}, num_internal=2).faults) == 2
 
 
-def test_growth_is_between_the_thirds() -> None:
-    assert Soak(memory=[100, 100, 900, 100, 110, 110]).growth == pytest.approx(0.1)
+@pytest.mark.parametrize("last", [[110, 110], [110, 170], [170, 110]])
+def test_growth_is_of_the_least_between_the_thirds(last: list[int]) -> None:
+    assert Soak(memory=[130, 100, 900, 100, *last]).growth == pytest.approx(0.1)
