@@ -3,7 +3,6 @@
 One step: schedule, evaluate, deliver.
 """
 
-import asyncio
 import logging
 import queue
 import threading
@@ -17,6 +16,7 @@ from runtime.llama_backend import Chunk, LlamaContext, Sampler
 from runtime.pace import Pace
 from runtime.plan import CacheStep, Limits, Plan, Restore, Share
 from runtime.prefix_store import PrefixStore
+from runtime.relay import EventRelay
 from runtime.scheduler import Scheduler
 from runtime.sequence import (
     MAX_DECISION_TOKENS,
@@ -177,13 +177,8 @@ class Engine:
 
         To leave it early, use `contextlib.aclosing`: `break` alone closes it some time later.
         """
-        loop = asyncio.get_running_loop()
-        events: asyncio.Queue[Event] = asyncio.Queue()
-
-        def emit(event: Event) -> None:
-            loop.call_soon_threadsafe(events.put_nowait, event)
-
-        sequence = self.submit(request, emit)
+        events = EventRelay()
+        sequence = self.submit(request, events.put)
         try:
             while True:
                 event = await events.get()
