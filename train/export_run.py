@@ -1,7 +1,7 @@
 """The steps of `persona export`, in their order: read, compare, choose, calibrate, build."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from train.fit_clues import (
 )
 from train.fit_heads import Array, LinearHeads, Targets, calibrated, fit, make_targets, targets_of
 from train.heads_files import HEADS_WEIGHTS, Heads, head_spec, read_trained_heads, write_heads
-from train.merit import delta_merit, flag_merit
+from train.merit import delta_merit, flag_merit, is_gain
 from train.parity import Likelihood, Measured, Parity, References, choose, compare, likelihood
 from train.states import LabelledState, stack
 from train.trained import Trained, open_trained
@@ -45,7 +45,7 @@ REPORT = "parity.json"
 HEADS_FOLDER = "heads"
 WITH_CLUES, WITHOUT_CLUES = "with clues", "without clues"
 MIN_GAIN = 0.02
-"""Heads fitted anew, or with clues, must be better by so much: a smaller gain is chance."""
+"""Heads fitted anew must be better by so much: a smaller gain is chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +114,12 @@ def export_run(options: ExportOptions, reporter: RichReporter) -> ExportReport:
         reporter.stage("fitting what the words say")
         held_out = HeldOut(stack(served), _remarks([s.label for s in served], world), targets)
         clues = _fit_clues(splits["train"], world, trained.persona)
-        for name, model in ((WITH_CLUES, clues), (WITHOUT_CLUES, clues.only([]))):
-            merits[name] = _merits_of(blended_out_of_fold(on_states, model, held_out), targets)
-        told = parts_told_better(merits[WITH_CLUES], merits[WITHOUT_CLUES])
+        found = {
+            name: blended_out_of_fold(on_states, model, held_out)
+            for name, model in ((WITH_CLUES, clues), (WITHOUT_CLUES, clues.only([])))
+        }
+        merits |= {name: _merits_of(predicted, targets) for name, predicted in found.items()}
+        told = parts_told_better(found[WITH_CLUES], found[WITHOUT_CLUES], targets)
         if told:
             heads = blend(on_states, clues.only(told), held_out)
     except DatasetError as error:
@@ -204,9 +207,16 @@ def _fit_clues(labels: Sequence[TurnLabel], world: World, persona: TrainedPerson
     return fit_clues(_remarks(labels, world), learned)
 
 
-def parts_told_better(found: Mapping[str, float], before: Mapping[str, float]) -> list[Part]:
-    """The parts whose merit is better in `found`, by more than chance."""
-    return [part for part in PARTS if found[part] >= before[part] + MIN_GAIN]
+def parts_told_better(
+    found: tuple[Array, Array], before: tuple[Array, Array], targets: Targets
+) -> list[Part]:
+    """The parts (deltas, flags) that `found` predicts better than `before`, by more than chance."""
+    merits, labels = (delta_merit, flag_merit), (targets.delta, targets.flag)
+    return [
+        part
+        for part, merit, truth, new, old in zip(PARTS, merits, labels, found, before, strict=True)
+        if is_gain(merit, truth, new, old, targets.groups)
+    ]
 
 
 def _write(options: ExportOptions, shop: Workshop, heads: Heads, report: ExportReport) -> None:

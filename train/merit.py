@@ -1,8 +1,13 @@
 """Single figures by which models and heads are compared: 1 is perfect, 0 knows nothing."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from sklearn.metrics import average_precision_score
 
+from train.bootstrap import resamples
 from train.fit_heads import Array
 
 
@@ -21,3 +26,24 @@ def delta_merit(labels: Array, delta: Array) -> float:
     error = np.abs(delta - labels).mean()
     of_median = np.abs(np.median(labels, axis=0) - labels).mean()
     return max(-1.0, float(1 - error / of_median)) if of_median else 0.0
+
+
+def is_gain(
+    merit: Callable[[Array, Array], float],
+    labels: Array,
+    found: Array,
+    before: Array,
+    groups: npt.NDArray[Any],
+) -> bool:
+    """Whether `found` has more merit than `before`, beyond chance; all are [n, width].
+
+    The 95% interval of the difference lies above 0, whole split `groups` [n] drawn anew for both
+    alike (paired bootstrap). With a single group nothing can be told, so no.
+    """
+    names, at = np.unique(groups, return_inverse=True)
+    gains = []
+    for counts in resamples(len(names)).astype(int):
+        rows = np.repeat(np.arange(len(labels)), counts[at])
+        truth = labels[rows]
+        gains.append(merit(truth, found[rows]) - merit(truth, before[rows]))
+    return bool(gains) and float(np.percentile(gains, 2.5)) > 0

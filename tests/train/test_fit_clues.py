@@ -176,11 +176,24 @@ def test_held_out_turns_are_judged_by_weights_that_did_not_see_them(
         blended_out_of_fold(heads(), clues, HeldOut(states(150), said, few))
 
 
-def test_a_part_reads_clues_where_they_help_by_more_than_chance() -> None:
-    before = {"flag": 0.8, "delta": 0.2}
-    assert parts_told_better({"flag": 0.85, "delta": 0.21}, before) == ["flag"]
-    assert parts_told_better({"flag": 0.7, "delta": 0.3}, before) == ["delta"]
-    assert parts_told_better({"flag": 0.819, "delta": 0.1}, before) == []
+def test_a_part_reads_clues_where_they_help_by_more_than_chance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("train.bootstrap.NUM_RESAMPLES", 100)
+    draw = np.random.default_rng(0)
+    delta = draw.uniform(-1, 1, (300, 2))
+    flag = (draw.random((300, 2)) < 0.3).astype(float)
+    targets = Targets(delta, flag, np.repeat([f"g{at}" for at in range(30)], 10), tuple(FLAG_NAMES))
+    told = delta + draw.normal(0, 0.3, delta.shape), flag + draw.normal(0, 0.6, flag.shape)
+    near = delta + draw.normal(0, 0.1, delta.shape), flag + draw.normal(0, 0.3, flag.shape)
+    alike = told[0] + draw.normal(0, 1e-3, delta.shape), told[1]
+    assert parts_told_better(near, told, targets) == ["delta", "flag"]
+    assert parts_told_better((near[0], told[1]), told, targets) == ["delta"]
+    assert parts_told_better((told[0], near[1]), told, targets) == ["flag"]
+    assert parts_told_better(alike, told, targets) == []
+    assert parts_told_better(told, near, targets) == []
+    one = replace(targets, groups=np.full(300, "g"))
+    assert parts_told_better(near, told, one) == [], "a single group tells nothing"
 
 
 def test_the_graph_gives_what_the_blended_heads_predict(
