@@ -12,7 +12,15 @@ from runtime.llama_backend import LlamaModel
 from runtime.prompt import LINE_END
 from runtime.sampling import SamplingParams
 from train.baselines import run_baselines
-from train.dataset import DatasetError, TurnLabel, check_npcs, conversations, read_dataset, spread
+from train.dataset import (
+    DatasetError,
+    TurnLabel,
+    check_npcs,
+    conversations,
+    dataset_files,
+    read_dataset,
+    spread,
+)
 from train.evaluation import evaluate
 from train.few_shot import with_examples
 from train.line_figures import GeneratedLine, line_figures
@@ -21,6 +29,7 @@ from train.recall import open_writer
 from train.report_contents import Meta, Report
 from train.samples import samples_of
 from train.served import ServedBundle, open_bundle
+from train.state_cache import kept_states, states_key
 from train.states import Form, LabelledState, Reading, num_turns, read_states, readings
 from train.transcripts import TranscriptWriter
 from train.voice import Voice, voice
@@ -46,6 +55,8 @@ class EvaluateOptions:
     """Whether the decision's words stand before a line that is generated, as they do in serving."""
     seed: int
     num_threads: int
+    kept: Path | None = None
+    """A folder for what the split was read as, so that another look at it is quick."""
 
 
 def evaluate_bundle(options: EvaluateOptions, reporter: Reporter) -> Report:
@@ -61,10 +72,11 @@ def evaluate_bundle(options: EvaluateOptions, reporter: Reporter) -> Report:
     with open_bundle(options.bundle, options.num_threads) as served:
         writer = open_writer(options.world, world, options.embedder, served.encoder)
         wanted = readings(conversations(labels).values(), writer)
-        states = served.read(wanted, _progress(reporter, "reading the split", wanted))
+        reader = _Reader(options, served, reporter)
+        states = reader.read(wanted)
         continued = [reading for reading in wanted if reading.form is Form.CONTINUED]
         shown = with_examples(continued, splits["train"], writer, options.num_examples)
-        untuned = _untuned(options, served, shown, reporter)
+        untuned = reader.read_untuned(shown)
         voiced = _voice(options, served, labels, writer, reporter)
         lines = _replies(options, served, wanted, world, reporter)
         predictors = {
@@ -92,22 +104,57 @@ def _progress(reporter: Reporter, name: str, wanted: Sequence[Reading]) -> Calla
     return reporter.stage(name, num_turns(wanted))
 
 
-def _untuned(
-    options: EvaluateOptions, served: ServedBundle, wanted: Sequence[Reading], reporter: Reporter
-) -> list[LabelledState] | None:
-    """`wanted` as the base reads them; None if nobody asks."""
-    if options.untuned is None:
-        return None
-    model = LlamaModel(options.untuned)
-    if model.n_vocab != served.model.n_vocab:
-        found = f"{model.n_vocab} tokens, the bundle's {served.model.n_vocab}"
-        model.close()
-        raise DatasetError(f"{options.untuned}: another vocabulary: {found}")
-    try:
-        done = _progress(reporter, "reading the split by the untuned base", wanted)
-        return read_states(model, wanted, served.conditions, done)
-    finally:
-        model.close()
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads a split, or remembers what was read of it before."""
+
+    options: EvaluateOptions
+    served: ServedBundle
+    reporter: Reporter
+
+    def read(self, wanted: Sequence[Reading]) -> list[LabelledState]:
+        """`wanted` as the bundle reads them."""
+
+        def read() -> list[LabelledState]:
+            done = _progress(self.reporter, "reading the split", wanted)
+            return self.served.read(wanted, done)
+
+        return self._kept("served", self.served.bundle.model, wanted, read)
+
+    def read_untuned(self, wanted: Sequence[Reading]) -> list[LabelledState] | None:
+        """`wanted` as the base reads them; None if nobody asks."""
+        path = self.options.untuned
+        if path is None:
+            return None
+
+        def read() -> list[LabelledState]:
+            model = LlamaModel(path)
+            try:
+                if model.n_vocab != self.served.model.n_vocab:
+                    found = f"{model.n_vocab} tokens, the bundle's {self.served.model.n_vocab}"
+                    raise DatasetError(f"{path}: another vocabulary: {found}")
+                done = _progress(self.reporter, "reading the split by the untuned base", wanted)
+                return read_states(model, wanted, self.served.conditions, done)
+            finally:
+                model.close()
+
+        return self._kept(f"untuned-{self.options.num_examples}", path, wanted, read)
+
+    def _kept(
+        self,
+        name: str,
+        model: Path,
+        wanted: Sequence[Reading],
+        read: Callable[[], list[LabelledState]],
+    ) -> list[LabelledState]:
+        options = self.options
+        if options.kept is None:
+            return read()
+        settings = name, options.embedder, self.served.conditions.settings
+        files = dataset_files(options.data)
+        key = states_key([model], options.world, files, *settings)
+        labels = [turn.label for reading in wanted for turn in reading.transcript.turns]
+        return kept_states(options.kept / f"{name}.{options.split}.npz", key, labels, read)
 
 
 def _scores(

@@ -70,7 +70,8 @@ def _add_bundle(parser: argparse.ArgumentParser) -> None:
     add("--no-decision", action="store_true", help="lines without the decision's words before them")
     add("--seed", type=int, default=0, help="of the first line; the next has the next")
     add("--threads", type=int, default=os.cpu_count() or 1)
-    add("--out", type=Path, metavar="DIR", help="folder for report.json, report.html, samples.md")
+    out_help = "folder for report.json, report.html, samples.md, and for what was read"
+    add("--out", type=Path, metavar="DIR", help=out_help)
     add("--record", type=Path, metavar="JSON", help="a heads.json to note the figures in")
     parser.set_defaults(run=or_say_why("evaluate bundle", run_bundle))
 
@@ -94,6 +95,7 @@ def run_bundle(args: argparse.Namespace) -> None:
         has_decisions=not args.no_decision,
         seed=args.seed,
         num_threads=args.threads,
+        kept=args.out,
     )
     with RichReporter(Console(stderr=True)) as reporter:
         report = evaluate_bundle(options, reporter)

@@ -151,8 +151,15 @@ def test_the_bundle_serves(run: TinyRun) -> None:
     assert answer.json()["meta"]["path"] == "main"
 
 
+def read_again(*_: object) -> None:
+    raise AssertionError("the model was asked")
+
+
 def test_the_bundle_is_evaluated_on_the_split_that_is_asked_for(
-    run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: TinyRun,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     untuned = run.out / EXPORT / "untrained-f16" / "model.gguf"
     options = ["--world", run.folder / "world", "--data", run.folder / "data"]
@@ -167,6 +174,11 @@ def test_the_bundle_is_evaluated_on_the_split_that_is_asked_for(
     assert tuned["tuned"]["nll"] < tuned["untuned"]["nll"]
     assert report["lines"]["figures"]["whole"]["generated"]["num_lines"] == 1
     assert (tmp_path / "report.html").is_file()
+
+    monkeypatch.setattr("train.states.StateReader.read", read_again)
+    assert main([*args, "--no-decision"]) == 0
+    again = msgspec.json.decode((tmp_path / "report.json").read_bytes(), type=dict[str, Any])
+    assert all(again[part] == report[part] for part in ("predictors", "perplexity"))
 
 
 def test_what_is_kept_of_a_run_builds_the_same_weights(run: TinyRun, tmp_path: Path) -> None:
@@ -188,9 +200,6 @@ def test_what_is_kept_of_a_run_builds_the_same_weights(run: TinyRun, tmp_path: P
 def test_what_was_read_once_is_not_read_again(
     run: TinyRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read_again(*_: object) -> None:
-        raise AssertionError("the model was asked")
-
     monkeypatch.setattr("train.states.StateReader.read", read_again)
     monkeypatch.setattr("train.variants.load_model", read_again)
     options = ExportOptions(run.out, bundle_of(run), TYPES, None, 0, 1)
