@@ -1,7 +1,7 @@
 """The steps of `persona export`, in their order: read, compare, choose, calibrate, build."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from train.fit_clues import (
 )
 from train.fit_heads import Array, LinearHeads, Targets, calibrated, fit, make_targets, targets_of
 from train.heads_files import HEADS_WEIGHTS, Heads, head_spec, read_trained_heads, write_heads
-from train.merit import delta_merit, flag_merit, is_gain
+from train.merit import delta_merit, flag_merit, is_gain, sign_merit
 from train.parity import Likelihood, Measured, Parity, References, choose, compare, likelihood
 from train.states import LabelledState, stack
 from train.trained import Trained, open_trained
@@ -46,6 +46,12 @@ HEADS_FOLDER = "heads"
 WITH_CLUES, WITHOUT_CLUES = "with clues", "without clues"
 MIN_GAIN = 0.02
 """Heads fitted anew must be better by so much: a smaller gain is chance."""
+
+
+_MERITS: dict[Part, tuple[Callable[[Array, Array], float], ...]] = {
+    "delta": (delta_merit, sign_merit),
+    "flag": (flag_merit,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,7 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
     """Which heads were taken, by part: `trained`, or `refitted` on states of the variant; with
     `and clues` where they read what was said too."""
     merits: dict[str, dict[str, float]]
-    """Of either, on validation, by part."""
+    """Of either, on validation, by part; `sign`: the share of deltas with the right sign."""
     machine: dict[str, str | int]
 
 
@@ -188,6 +194,7 @@ def _merits_of(predicted: tuple[Array, Array], targets: Targets) -> dict[str, fl
     found = {
         "flag": flag_merit(targets.flag, scores),
         "delta": delta_merit(targets.delta, delta),
+        "sign": sign_merit(targets.delta, delta),
     }
     return {part: round(merit, 4) for part, merit in found.items()}
 
@@ -210,13 +217,19 @@ def _fit_clues(labels: Sequence[TurnLabel], world: World, persona: TrainedPerson
 def parts_told_better(
     found: tuple[Array, Array], before: tuple[Array, Array], targets: Targets
 ) -> list[Part]:
-    """The parts (deltas, flags) that `found` predicts better than `before`, by more than chance."""
-    merits, labels = (delta_merit, flag_merit), (targets.delta, targets.flag)
-    return [
-        part
-        for part, merit, truth, new, old in zip(PARTS, merits, labels, found, before, strict=True)
-        if is_gain(merit, truth, new, old, targets.groups)
-    ]
+    """The parts that `found` (deltas, flag scores) predicts better than `before`, beyond chance.
+
+    Deltas by their errors or their signs, the other of the two being no worse.
+    """
+    told: list[Part] = []
+    labels = targets.delta, targets.flag
+    for part, truth, new, old in zip(PARTS, labels, found, before, strict=True):
+        kinds = _MERITS[part]
+        gains = [is_gain(merit, truth, new, old, targets.groups) for merit in kinds]
+        losses = [is_gain(merit, truth, old, new, targets.groups) for merit in kinds]
+        if any(gains) and not any(losses):
+            told.append(part)
+    return told
 
 
 def _write(options: ExportOptions, shop: Workshop, heads: Heads, report: ExportReport) -> None:

@@ -37,7 +37,7 @@ PARTS: tuple[Part, ...] = ("delta", "flag")
 MIN_TURNS = 3
 """A feature of fewer training turns is not known: it would tell more of them than of others."""
 _LOGISTIC_C = 10.0
-_RIDGE_ALPHA = 1.0
+_RIDGE_ALPHA = 2.0
 _BLEND_C = 10.0
 _SHARE = 0.01
 """An n-gram in so many of the turns weighs 1, as names do; rarer ones more (inverse document

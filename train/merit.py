@@ -8,7 +8,7 @@ import numpy.typing as npt
 from sklearn.metrics import average_precision_score
 
 from train.bootstrap import resamples
-from train.fit_heads import Array
+from train.fit_heads import CLEAR, Array, sign_accuracy
 
 
 def flag_merit(flags: Array, scores: Array) -> float:
@@ -26,6 +26,12 @@ def delta_merit(labels: Array, delta: Array) -> float:
     error = np.abs(delta - labels).mean()
     of_median = np.abs(np.median(labels, axis=0) - labels).mean()
     return max(-1.0, float(1 - error / of_median)) if of_median else 0.0
+
+
+def sign_merit(labels: Array, delta: Array) -> float:
+    """Share of right signs among the labels of at least CLEAR; 1 if there are none."""
+    share = sign_accuracy(delta, labels, np.abs(labels) >= CLEAR)
+    return 1.0 if share is None else share
 
 
 def is_gain(

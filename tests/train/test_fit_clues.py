@@ -192,6 +192,10 @@ def test_a_part_reads_clues_where_they_help_by_more_than_chance(
     assert parts_told_better((told[0], near[1]), told, targets) == ["flag"]
     assert parts_told_better(alike, told, targets) == []
     assert parts_told_better(told, near, targets) == []
+    signed = np.where(np.abs(delta) < 0.3, np.copysign(told[0], delta), told[0]), told[1]
+    assert parts_told_better(signed, told, targets) == ["delta"]
+    coarse = np.sign(delta), told[1]
+    assert parts_told_better(coarse, told, targets) == [], "right signs at the cost of the errors"
     one = replace(targets, groups=np.full(300, "g"))
     assert parts_told_better(near, told, one) == [], "a single group tells nothing"
 
