@@ -25,7 +25,7 @@ from train.fit_clues import (
 )
 from train.fit_heads import NUM_FOLDS, LinearHeads, Targets
 from train.heads_files import head_spec, heads_graph
-from train.merit import delta_merit, flag_merit
+from train.merit import delta_merit, flag_merit, sign_merit
 
 N_EMBD = 6
 DELTA_NAMES, FLAG_NAMES = ["trust"], ["give_item", "unlock_hidden_path"]
@@ -83,7 +83,8 @@ def test_words_and_state_together_tell_what_happens(clues: ClueModel) -> None:
     said, targets = remarks(100, 2)
     found = clues.predict(said)
     assert flag_merit(targets.flag[:, :1], found[:, 1:2]) > 0.99
-    assert np.abs(found[:, :1] - targets.delta).max() < 0.1
+    assert sign_merit(targets.delta, found[:, :1]) == 1
+    assert np.abs(found[:, :1] - targets.delta).max() < 0.15  # of 0.2; few turns: drawn inwards
 
 
 def test_a_flag_that_was_never_raised_is_hardly_likely(clues: ClueModel) -> None:
