@@ -48,6 +48,8 @@ MAX_GROWTH = 0.05
 SLACK = 1.1
 """Of the deadline, for a state to be told under full load."""
 _POOL = 512
+_MIN_READINGS = 2
+"""Of memory, in each third."""
 _HELD = {"persona_requests_running": "running", "persona_requests_waiting": "waiting"}
 
 
@@ -85,13 +87,16 @@ class Soak:
         return float(np.quantile(times, quantile)) if times else float("nan")
 
     @property
-    def growth(self) -> float:
+    def growth(self) -> float | None:
         """Of the least memory, from the first third of the readings to the last, as a share.
 
         The least, because a bundle that turns in flight still hold is in memory beside its
         successor: readings between two quick reloads say how busy the server is, not what it keeps.
+        So a third must have two; None where there are too few.
         """
-        third = max(1, len(self.memory) // 3)
+        third = len(self.memory) // 3
+        if third < _MIN_READINGS:
+            return None
         return min(self.memory[-third:]) / min(self.memory[:third]) - 1
 
 
@@ -137,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
     for fault in soak.faults[:20]:
         print(fault, file=sys.stderr)
     is_late = soak.state_s(0.99) > args.deadline_ms / 1e3 * SLACK
-    return int(bool(soak.faults) or is_late or soak.growth > MAX_GROWTH)
+    return int(bool(soak.faults) or is_late or (soak.growth or 0.0) > MAX_GROWTH)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -183,9 +188,9 @@ class _Reloads:
         _let_go(server)
         try:
             server.post("/admin/reload", b"")
+            soak.num_reloads += 1
         except ServerFailed as error:
             soak.reload_errors.append(f"a reload failed: {error}")
-        soak.num_reloads += 1
 
 
 def _capacity(server: Server, turns: Sequence[TurnLabel], args: argparse.Namespace) -> float:
@@ -256,10 +261,11 @@ def _print(soak: Soak, args: argparse.Namespace) -> None:
         rows.append({"who": manner, "requests": len(own), "ends": _in_words(ends)})
     print_table(f"{args.seconds:g} s at {args.over:g} times {soak.per_minute:.0f} a minute", rows)
     p50, p99 = (soak.state_s(quantile) for quantile in (0.5, 0.99))
+    growth = "unknown, too few reloads" if soak.growth is None else f"{soak.growth:+.1%}"
     print(
         f"time to state p50 {p50:.2f} s, p99 {p99:.2f} s (deadline {args.deadline_ms / 1e3:g} s); "
         f"{soak.num_reloads} reloads; memory {soak.memory[0] / 1e6:.0f} MB at first, "
-        f"{soak.memory[-1] / 1e6:.0f} MB at last, growth of the thirds {soak.growth:+.1%}; "
+        f"{soak.memory[-1] / 1e6:.0f} MB at last, growth of the thirds {growth}; "
         f"{len(soak.faults)} faults"
     )
 

@@ -38,7 +38,9 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         "--adapter", type=Path, metavar="DIR", help="a PEFT LoRA adapter to merge"
     )
     adapters.add_argument(
-        "--no-adapter", action="store_true", help="the base as it was before training"
+        "--no-adapter",
+        action="store_true",
+        help="the base as it was before training: weights alone",
     )
     base_help = "a GGUF or a folder of Hugging Face weights (default: the packaged Gemma)"
     add("--base", type=Path, metavar="PATH", help=base_help)
@@ -63,7 +65,9 @@ def run_build(args: argparse.Namespace) -> int:
 
 def build_options(args: argparse.Namespace) -> BuildOptions:
     """What `persona bundle build` builds with these arguments."""
-    default = cache_folder() / "models" / "default" if args.model_only else default_bundle_folder()
+    is_model_only = args.model_only or args.no_adapter  # no heads read an untrained base's states
+    name = "untrained" if args.no_adapter else "default"
+    default = cache_folder() / "models" / name if is_model_only else default_bundle_folder()
     is_default = args.base is None and not args.no_adapter and (_ADAPTER / CONFIG).is_file()
     return BuildOptions(
         out=args.out or default,
@@ -73,6 +77,6 @@ def build_options(args: argparse.Namespace) -> BuildOptions:
         heads=args.heads,
         corpus=tuple(args.corpus),
         trim=not args.no_trim,
-        model_only=args.model_only,
+        model_only=is_model_only,
         force=args.force,
     )

@@ -20,8 +20,6 @@ CLUE_FORMAT = 1
 """Another way to find or hash features is another format: a table knows its own alone."""
 LONGEST_NGRAM = 4
 """Of n-grams inside a word and its borders."""
-LONGEST_TEXT = 2_000
-"""Characters of an utterance that are looked at: as many as `/ask` takes."""
 _STEPS = tuple(step / 10 for step in range(-9, 10))
 _STEPPED_KEYS = ("trust",)
 _OWN_KEYS = ("quest_stage", "items")
@@ -64,8 +62,11 @@ class ClueIndex(HashIndex):
     """Knows features of remarks by their row."""
 
     def find(self, remark: Remark) -> Clues:
-        """The remark's known features: its n-grams at unit length, its names as they are."""
-        found = features_of(remark)
+        """The remark's known features."""
+        return self.known_of(features_of(remark))
+
+    def known_of(self, found: Features) -> Clues:
+        """The known ones among features: n-grams at unit length, names as they are."""
         ngrams, logs = self.at_unit_length(found.ngrams, found.logs)
         names, values = self.known(found.names, found.values)
         return Clues(
@@ -77,7 +78,7 @@ def features_of(remark: Remark) -> Features:
     """All features of a remark, known or not; n-grams and some names once more for its NPC."""
     npc_name = _hash("npc", remark.npc_id)
     npc = np.uint32(npc_name * _MIX % 2**32)
-    words = words_of(remark.utterance[:LONGEST_TEXT])
+    words = words_of(remark.utterance)
     ngrams, logs = count_ngrams((f" {word} " for word in words), LONGEST_NGRAM)
     names, values = [npc_name], [1.0]
     for key in STATE_KEYS:

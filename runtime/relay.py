@@ -20,6 +20,8 @@ class EventRelay:
 
     def put(self, event: Event) -> None:
         """Add an event, from any thread. Raises RuntimeError if the loop is closed."""
+        if self._loop.is_closed():
+            raise RuntimeError("the event loop is closed: nobody listens any more")
         self._events.append(event)
         if not self._is_waking:  # else what is about to wake finds this event too
             self._is_waking = True

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from rag.world import World, load_world
 from runtime.encoder import PromptEncoder, find_special_ids
 from runtime.llama_backend import LlamaModel
 from train.commands import or_say_why
-from train.dataset import TurnLabel, check_npcs, conversations, dataset_files, read_dataset
+from train.dataset import TurnLabel, check_npcs, conversations, read_dataset
 from train.fit_heads import LinearHeads, Targets, fit, make_targets
 from train.heads_files import head_spec, write_heads
 from train.metrics import Scores, majority_baseline, score
@@ -83,7 +82,7 @@ def run_fit(args: argparse.Namespace) -> None:
     settings = ContextSettings()
     turns = [turn for part in splits.values() for turn in part]
     split_of = {turn.conversation: name for name, part in splits.items() for turn in part}
-    states = _kept_states(args, world, turns, settings)
+    states = _read_states(args, world, turns, settings)
     delta_names, flag_names = list(turns[0].delta), list(turns[0].flag)
     parts = {
         name: [state for state in states if split_of[state.label.conversation] == name]
@@ -112,29 +111,26 @@ def run_fit(args: argparse.Namespace) -> None:
     print(f"wrote {args.out / HEADS} and {HEADS_RECORD}")
 
 
-def _kept_states(
-    args: argparse.Namespace, world: World, turns: list[TurnLabel], settings: ContextSettings
-) -> list[LabelledState]:
-    read = partial(_read_states, args, world, turns, settings)
-    if args.states is None:
-        return read()
-    files = dataset_files(args.data)
-    key = states_key([args.model], args.world, files, settings, args.embedder)
-    return kept_states(args.states, key, turns, read)
-
-
 def _read_states(
     args: argparse.Namespace, world: World, turns: list[TurnLabel], settings: ContextSettings
 ) -> list[LabelledState]:
+    """The states of `turns`, or those that `args.states` keeps of them."""
     model = LlamaModel(args.model)
+    conditions = Conditions(settings, args.threads, with_nll=False)
     try:
         encoder = PromptEncoder(model, find_special_ids(model))
         writer = open_writer(args.world, world, args.embedder, encoder)
         wanted = readings(conversations(turns).values(), writer)
-        with RichReporter(Console()) as reporter:
-            done = reporter.stage("reading states", num_turns(wanted))
-            conditions = Conditions(settings, args.threads, with_nll=False)
-            return read_states(model, wanted, conditions, done)
+
+        def read() -> list[LabelledState]:
+            with RichReporter(Console()) as reporter:
+                done = reporter.stage("reading states", num_turns(wanted))
+                return read_states(model, wanted, conditions, done)
+
+        if args.states is None:
+            return read()
+        key = states_key([args.model], wanted, settings)
+        return kept_states(args.states, key, wanted, read)
     finally:
         model.close()
 

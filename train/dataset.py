@@ -214,7 +214,8 @@ def _labelled_twice(lines: Sequence[Line]) -> Iterator[Problem]:
 
 def spread(items: Sequence[T], count: int) -> list[T]:
     """`count` of `items` from all along it; all if there are fewer."""
-    return list(items[:: max(1, len(items) // count)][:count])
+    count = min(count, len(items))
+    return [items[at * len(items) // count] for at in range(count)]
 
 
 def conversations(turns: Iterable[TurnLabel]) -> dict[str, list[TurnLabel]]:

@@ -1,6 +1,7 @@
 """The steps of `persona evaluate bundle`: read a split by what serves, and report."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,6 @@ from train.dataset import (
     TurnLabel,
     check_npcs,
     conversations,
-    dataset_files,
     read_dataset,
     spread,
 )
@@ -126,13 +126,14 @@ class _Reader:
         path = self.options.untuned
         if path is None:
             return None
+        with closing(LlamaModel(path, vocab_only=True)) as base:
+            if base.n_vocab != self.served.model.n_vocab:
+                found = f"{base.n_vocab} tokens, the bundle's {self.served.model.n_vocab}"
+                raise DatasetError(f"{path}: another vocabulary: {found}")
 
         def read() -> list[LabelledState]:
             model = LlamaModel(path)
             try:
-                if model.n_vocab != self.served.model.n_vocab:
-                    found = f"{model.n_vocab} tokens, the bundle's {self.served.model.n_vocab}"
-                    raise DatasetError(f"{path}: another vocabulary: {found}")
                 done = _progress(self.reporter, "reading the split by the untuned base", wanted)
                 return read_states(model, wanted, self.served.conditions, done)
             finally:
@@ -150,11 +151,9 @@ class _Reader:
         options = self.options
         if options.kept is None:
             return read()
-        settings = name, options.embedder, self.served.conditions.settings
-        files = dataset_files(options.data)
-        key = states_key([model], options.world, files, *settings)
-        labels = [turn.label for reading in wanted for turn in reading.transcript.turns]
-        return kept_states(options.kept / f"{name}.{options.split}.npz", key, labels, read)
+        conditions = self.served.conditions
+        key = states_key([model], wanted, conditions.settings, conditions.with_nll)
+        return kept_states(options.kept / f"{name}.{options.split}.npz", key, wanted, read)
 
 
 def _scores(

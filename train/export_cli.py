@@ -11,6 +11,7 @@ from rich.table import Table
 from export.quantise import QUANT_TYPES
 from export.reporter import RichReporter
 from train.commands import or_say_why
+from train.dataset import DatasetError
 from train.parity import Parity
 
 DEFAULT_TYPES = ("f16", "q8_0", "q5_k_m", "q4_k_m", "q4_0")
@@ -35,10 +36,13 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run_export(args: argparse.Namespace) -> None:
     """Build the variants, compare them with PyTorch, calibrate, write the bundle.
 
-    Raises DatasetError or ExportError.
+    Raises DatasetError (a number that is too small too) or ExportError.
     """
     from train.export_run import ExportOptions, export_run  # noqa: PLC0415 (PyTorch is slow)
 
+    for name, least in (("compare", 1), ("refit", 0), ("threads", 1)):
+        if (value := getattr(args, name)) < least:
+            raise DatasetError(f"--{name} is {value}; it must be {least} or more")
     if args.quant and args.quant not in args.types:
         args.types = [*args.types, args.quant]
     options = ExportOptions(

@@ -32,7 +32,7 @@ from train.fit_clues import (
 )
 from train.fit_heads import Array, LinearHeads, Targets, calibrated, fit, make_targets, targets_of
 from train.heads_files import HEADS_WEIGHTS, Heads, head_spec, read_trained_heads, write_heads
-from train.merit import delta_merit, flag_merit, is_gain, sign_merit
+from train.merit import delta_merit, flag_merit, gain, sign_merit
 from train.parity import Likelihood, Measured, Parity, References, choose, compare, likelihood
 from train.states import LabelledState, stack
 from train.trained import Trained, open_trained
@@ -43,7 +43,7 @@ UNTRAINED = Variant("untrained-f16", "f16", has_adapter=False)
 WHOLE = Variant("f16", "f16")
 REPORT = "parity.json"
 HEADS_FOLDER = "heads"
-WITH_CLUES, WITHOUT_CLUES = "with clues", "without clues"
+WITH_CLUES = "with clues"
 MIN_GAIN = 0.02
 """Heads fitted anew must be better by so much: a smaller gain is chance."""
 
@@ -84,7 +84,8 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
     """Which heads were taken, by part: `trained`, or `refitted` on states of the variant; with
     `and clues` where they read what was said too."""
     merits: dict[str, dict[str, float]]
-    """Of either, on validation, by part; `sign`: the share of deltas with the right sign."""
+    """Of all heads that were compared, on validation, by part; `sign`: the share of deltas with the
+    right sign. Those with clues are judged on split groups that they were not weighed on."""
     machine: dict[str, str | int]
 
 
@@ -120,12 +121,9 @@ def export_run(options: ExportOptions, reporter: RichReporter) -> ExportReport:
         reporter.stage("fitting what the words say")
         held_out = HeldOut(stack(served), _remarks([s.label for s in served], world), targets)
         clues = _fit_clues(splits["train"], world, trained.persona)
-        found = {
-            name: blended_out_of_fold(on_states, model, held_out)
-            for name, model in ((WITH_CLUES, clues), (WITHOUT_CLUES, clues.only([])))
-        }
-        merits |= {name: _merits_of(predicted, targets) for name, predicted in found.items()}
-        told = parts_told_better(found[WITH_CLUES], found[WITHOUT_CLUES], targets)
+        found = blended_out_of_fold(on_states, clues, held_out)
+        merits[WITH_CLUES] = _merits_of(found, targets)
+        told = parts_told_better(found, on_states.predict(held_out.states), targets)
         if told:
             heads = blend(on_states, clues.only(told), held_out)
     except DatasetError as error:
@@ -217,17 +215,17 @@ def _fit_clues(labels: Sequence[TurnLabel], world: World, persona: TrainedPerson
 def parts_told_better(
     found: tuple[Array, Array], before: tuple[Array, Array], targets: Targets
 ) -> list[Part]:
-    """The parts that `found` (deltas, flag scores) predicts better than `before`, beyond chance.
+    """The parts that `found` (deltas, flag scores) predicts better than `before`.
 
-    Deltas by their errors or their signs, the other of the two being no worse.
+    Beyond chance: a gain's 95% interval lies above 0. Deltas by their errors or their signs, the
+    other of the two being no worse beyond chance.
     """
     told: list[Part] = []
     labels = targets.delta, targets.flag
     for part, truth, new, old in zip(PARTS, labels, found, before, strict=True):
-        kinds = _MERITS[part]
-        gains = [is_gain(merit, truth, new, old, targets.groups) for merit in kinds]
-        losses = [is_gain(merit, truth, old, new, targets.groups) for merit in kinds]
-        if any(gains) and not any(losses):
+        gains = [gain(merit, truth, new, old, targets.groups) for merit in _MERITS[part]]
+        is_better = any((each.low or 0.0) > 0 for each in gains)
+        if is_better and not any((each.high or 0.0) < 0 for each in gains):
             told.append(part)
     return told
 

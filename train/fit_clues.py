@@ -4,7 +4,6 @@ It is fitted on the labels of all training turns, without the language model; ho
 two counts is learned on the validation split, which neither has seen.
 """
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
@@ -16,7 +15,7 @@ from scipy.sparse import csr_matrix, diags
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GroupKFold
 
-from heads.clues import ClueIndex, Remark, features_of
+from heads.clues import ClueIndex, Clues, Remark, features_of
 from heads.ngrams import Hashes
 from train.dataset import DatasetError
 from train.fit_heads import (
@@ -28,20 +27,16 @@ from train.fit_heads import (
     logit,
     sigmoid,
 )
-from train.sparse_rows import sparse_rows
+from train.sparse_rows import known_keys, rarity, sparse_rows
 
 Part: TypeAlias = Literal["delta", "flag"]
 PARTS: tuple[Part, ...] = ("delta", "flag")
-
-
-MIN_TURNS = 3
-"""A feature of fewer training turns is not known: it would tell more of them than of others."""
 _LOGISTIC_C = 10.0
 _RIDGE_ALPHA = 2.0
 _BLEND_C = 10.0
 _SHARE = 0.01
-"""An n-gram in so many of the turns weighs 1, as names do; rarer ones more (inverse document
-frequency), while the weights are fitted."""
+"""An n-gram in so many of the turns weighs 1, as names do, and rarer ones more, while the weights
+are fitted."""
 _MAX_STEP = 127
 """The table is int8."""
 
@@ -62,7 +57,9 @@ class ClueModel:
 
     def predict(self, remarks: Sequence[Remark]) -> Array:
         """[len(remarks), n_delta + n_flags]."""
-        evidence: Array = _matrix(ClueIndex(self.keys), remarks) @ (self.table * self.scale)
+        index = ClueIndex(self.keys)
+        found = _matrix([index.find(remark) for remark in remarks], self.keys)
+        evidence: Array = found @ (self.table * self.scale)
         return evidence + self.bias
 
     def only(self, parts: Collection[Part]) -> "ClueModel":
@@ -116,20 +113,18 @@ class HeldOut:
 
 
 def fit_clues(remarks: Sequence[Remark], targets: Targets) -> ClueModel:
-    """The model of remarks and their labels."""
+    """The model of remarks and their labels. Raises DatasetError if they have nothing in common."""
     features = [features_of(remark) for remark in remarks]
-    ngrams = Counter(key for each in features for key in each.ngrams.tolist())
-    names = Counter(key for each in features for key in each.names.tolist())
-    known = {key for key, count in (ngrams + names).items() if count >= MIN_TURNS}
-    keys = np.array(sorted(known), np.uint32)
-    shares = np.array(
-        [_SHARE if key in names else ngrams[key] / len(remarks) for key in keys.tolist()]
-    )
-    rarity = (1 - np.log(shares)) / (1 - np.log(_SHARE))
-    x = (_matrix(ClueIndex(keys), remarks) @ diags(rarity)).tocsr()
+    keys, counts = known_keys([np.concatenate([each.ngrams, each.names]) for each in features])
+    if not len(keys):
+        raise DatasetError(f"{len(remarks)} turns have nothing in common to learn from")
+    is_name = np.isin(keys, np.concatenate([each.names for each in features]))
+    weight = rarity(np.where(is_name, _SHARE, counts / len(remarks))) / rarity(_SHARE)
+    index = ClueIndex(keys)
+    x = (_matrix([index.known_of(each) for each in features], keys) @ diags(weight)).tocsr()
     ridge = Ridge(alpha=_RIDGE_ALPHA, solver="sparse_cg").fit(x, targets.delta)
     columns = [(ridge.coef_.T, ridge.intercept_), *(_fit_flag(x, y) for y in targets.flag.T)]
-    weights = np.column_stack([weights for weights, _ in columns]) * rarity[:, np.newaxis]
+    weights = np.column_stack([weights for weights, _ in columns]) * weight[:, np.newaxis]
     scale = np.maximum(np.abs(weights).max(axis=0), 1e-9) / _MAX_STEP
     bias = np.concatenate([np.atleast_1d(bias) for _, bias in columns])
     return ClueModel(
@@ -138,23 +133,23 @@ def fit_clues(remarks: Sequence[Remark], targets: Targets) -> ClueModel:
 
 
 def _fit_flag(x: csr_matrix, y: Array) -> tuple[Array, float]:
-    if len({*y}) == 1:  # nothing to learn: always, or never
-        return np.zeros(x.shape[1]), float(np.clip(y[0], 0.01, 0.99) * 9.2 - 4.6)
+    if np.ptp(y) == 0:  # nothing to learn: always, or never
+        return np.zeros(x.shape[1]), float(logit(np.clip(y[:1], 0.01, 0.99))[0])
     model = LogisticRegression(
         C=_LOGISTIC_C, class_weight="balanced", solver="liblinear", random_state=0
     ).fit(x, y)
     return model.coef_[0], float(model.intercept_[0])
 
 
-def _matrix(index: ClueIndex, remarks: Sequence[Remark]) -> csr_matrix:
-    found = [index.find(remark) for remark in remarks]
-    return sparse_rows([(each.rows, each.weights) for each in found], len(index.keys))
+def _matrix(found: Sequence[Clues], keys: Hashes) -> csr_matrix:
+    return sparse_rows([(each.rows, each.weights) for each in found], len(keys))
 
 
 def blend(heads: LinearHeads, clues: ClueModel, held_out: HeldOut) -> BlendedHeads:
     """Both, each weighted by what it adds on turns that neither has seen; thresholds set on them.
 
     A logistic regression a flag on the two logits, least squares without negative shares a delta.
+    Deltas that the clues say nothing of stay as the states have them.
     """
     states, remarks, targets = held_out.states, held_out.remarks, held_out.targets
     delta, scores = replace(heads, temperature=1.0).predict(states)
@@ -163,6 +158,8 @@ def blend(heads: LinearHeads, clues: ClueModel, held_out: HeldOut) -> BlendedHea
     shares = np.array(
         [
             nnls(np.column_stack([delta[:, at], evidence[:, at]]), targets.delta[:, at])[0]
+            if clues.scale[at]
+            else (1.0, 0.0)
             for at in range(num_delta)
         ]
     )
@@ -190,17 +187,18 @@ def blend(heads: LinearHeads, clues: ClueModel, held_out: HeldOut) -> BlendedHea
 def _weigh(state: Array, evidence: Array, y: Array) -> tuple[float, float, float]:
     """What the state's logit and the clues' count for, and the bias.
 
-    Neither counts against its own word; of a flag that is always or never raised nothing is learnt.
+    Neither counts against its own word: what would is left out, the worse of the two first. Of a
+    flag that is always or never raised nothing is learnt.
     """
-    if len({*y}) == 1:
+    if np.ptp(y) == 0:
         return 1.0, 0.0, 0.0
-    x = np.column_stack([state, evidence])
-    for used in ([1, 1], [1, 0], [0, 1], [0, 0]):
+    x, used = np.column_stack([state, evidence]), np.ones(2)
+    while True:
         model = LogisticRegression(C=_BLEND_C).fit(x * used, y)
-        gain, clue_gain = model.coef_[0] * used
-        if min(gain, clue_gain) >= 0:
-            break
-    return float(gain), float(clue_gain), float(model.intercept_[0])
+        gains = model.coef_[0] * used
+        if gains.min() >= 0:
+            return float(gains[0]), float(gains[1]), float(model.intercept_[0])
+        used[gains.argmin()] = 0
 
 
 def blended_out_of_fold(

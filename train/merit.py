@@ -1,4 +1,4 @@
-"""Single figures by which models and heads are compared: 1 is perfect, 0 knows nothing."""
+"""Single figures by which models and heads are compared: 1 is perfect, more is better."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score
 
-from train.bootstrap import resamples
+from train.bootstrap import Estimate, estimate, resamples
 from train.fit_heads import CLEAR, Array, sign_accuracy
 
 
@@ -34,22 +34,21 @@ def sign_merit(labels: Array, delta: Array) -> float:
     return 1.0 if share is None else share
 
 
-def is_gain(
+def gain(
     merit: Callable[[Array, Array], float],
     labels: Array,
     found: Array,
     before: Array,
     groups: npt.NDArray[Any],
-) -> bool:
-    """Whether `found` has more merit than `before`, beyond chance; all are [n, width].
+) -> Estimate:
+    """How much more merit `found` has than `before`; all are [n, width].
 
-    The 95% interval of the difference lies above 0, whole split `groups` [n] drawn anew for both
-    alike (paired bootstrap). With a single group nothing can be told, so no.
+    The interval draws whole split `groups` [n] anew, for both alike (paired bootstrap).
     """
     names, at = np.unique(groups, return_inverse=True)
-    gains = []
+    differences = []
     for counts in resamples(len(names)).astype(int):
         rows = np.repeat(np.arange(len(labels)), counts[at])
         truth = labels[rows]
-        gains.append(merit(truth, found[rows]) - merit(truth, before[rows]))
-    return bool(gains) and float(np.percentile(gains, 2.5)) > 0
+        differences.append(merit(truth, found[rows]) - merit(truth, before[rows]))
+    return estimate(merit(labels, found) - merit(labels, before), np.array(differences))

@@ -1,4 +1,4 @@
-"""Found features as a matrix to fit on."""
+"""Features that are worth knowing, and a matrix of them to fit on."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,24 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
-from heads.ngrams import Rows
+from heads.ngrams import Hashes, Rows
+
+MIN_ROWS = 3
+"""A feature of fewer rows is not known: it would tell more of them than of others."""
+
+
+def known_keys(found: Sequence[Hashes]) -> tuple[Hashes, npt.NDArray[np.int64]]:
+    """The hashes that MIN_ROWS of `found` hold at least, sorted, and how many do.
+
+    The hashes of each are distinct.
+    """
+    keys, counts = np.unique(np.concatenate(found), return_counts=True)
+    return keys[counts >= MIN_ROWS], counts[counts >= MIN_ROWS]
+
+
+def rarity(shares: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Inverse document frequency of what is in these shares of the rows: 1 where it is in all."""
+    return 1 - np.log(np.asarray(shares, np.float64))
 
 
 def sparse_rows(

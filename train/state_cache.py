@@ -10,23 +10,25 @@ import numpy as np
 import numpy.typing as npt
 
 from heads.bundle import file_sha256
-from rag.loader import LORE_SUFFIXES
-from runtime.prompt import FORMAT
 from train.dataset import TurnLabel
-from train.states import Form, LabelledState
+from train.states import Form, LabelledState, Reading
 
 _COLUMNS = ("conversations", "turns", "forms", "vectors", "nll", "num_answered")
 
 
-def states_key(models: Iterable[Path], world: Path, data: Iterable[Path], *settings: object) -> str:
-    """Hex SHA-256 of all that the vectors depend on, save the machine: files and settings."""
-    files = [*models, *sorted(path for path in world.rglob("*") if _is_document(path)), *data]
-    parts = [str(FORMAT), *map(repr, settings), *(file_sha256(path) for path in files)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+def states_key(models: Iterable[Path], wanted: Iterable[Reading], *settings: object) -> str:
+    """Hex SHA-256 of all that the vectors depend on, save the machine.
 
-
-def _is_document(path: Path) -> bool:
-    return path.is_file() and path.suffix in (".json", *LORE_SUFFIXES)
+    That is the models' files, the tokens that are read, and `settings` by their `repr`.
+    """
+    digest = hashlib.sha256(repr(settings).encode())
+    for path in models:
+        digest.update(file_sha256(path).encode())
+    for reading in wanted:
+        transcript = reading.transcript
+        turns = [(turn.asked, turn.decided, turn.answered) for turn in transcript.turns]
+        digest.update(repr((reading.form, transcript.opening, transcript.told, turns)).encode())
+    return digest.hexdigest()
 
 
 def save_states(path: Path, key: str, states: Sequence[LabelledState]) -> None:
@@ -64,10 +66,11 @@ def load_states(path: Path, key: str, turns: Iterable[TurnLabel]) -> list[Labell
 def kept_states(
     path: Path,
     key: str,
-    turns: Sequence[TurnLabel],
+    wanted: Iterable[Reading],
     read: Callable[[], list[LabelledState]],
 ) -> list[LabelledState]:
-    """The states in `path` if they are of this `key`; else what `read` gives, kept there."""
+    """The states of `wanted` in `path` if of this `key`; else what `read` gives, kept there."""
+    turns = (turn.label for reading in wanted for turn in reading.transcript.turns)
     states = load_states(path, key, turns)
     if states is None:
         states = read()

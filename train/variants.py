@@ -19,7 +19,7 @@ from heads.bundle import MODEL, ContextSettings
 from rag.world import World
 from runtime.encoder import PromptEncoder
 from runtime.llama_backend import LlamaContext, LlamaModel
-from train.dataset import TurnLabel, conversations, dataset_files
+from train.dataset import TurnLabel, conversations
 from train.parity import Speed
 from train.recall import open_writer
 from train.run import vocabulary_only
@@ -46,7 +46,6 @@ class Turns:
     """Labelled turns to read, under a name for what is kept of them."""
 
     name: str
-    labels: list[TurnLabel]
     readings: list[Reading]
 
 
@@ -91,7 +90,7 @@ class Workshop:
         with vocabulary_only(self.trained.base.gguf) as model:
             encoder = PromptEncoder(model, self.trained.base.special_ids)
             writer = open_writer(Path(data.world), self.world, data.note_embedder, encoder)
-            return Turns(name, list(labels), readings(conversations(labels).values(), writer))
+            return Turns(name, readings(conversations(labels).values(), writer))
 
     def read(self, variant: Variant, turns: Turns) -> list[LabelledState]:
         """States and NLL of `turns` by a variant, under the settings that will serve."""
@@ -130,11 +129,10 @@ class Workshop:
         files: Sequence[Path],
         read: Callable[[], list[LabelledState]],
     ) -> list[LabelledState]:
-        data = self.trained.record.config.data
         kept = self.folder / f"{name}.{turns.name}.npz"
-        labels = dataset_files(Path(data.data))
-        key = states_key(files, Path(data.world), labels, self.settings, data, len(turns.labels))
-        return kept_states(kept, key, turns.labels, read)
+        return kept_states(
+            kept, states_key(files, turns.readings, self.settings), turns.readings, read
+        )
 
     def speeds(self, variants: Sequence[Variant]) -> list[Speed]:
         """Medians of runs that take turns, after one to warm up."""

@@ -63,3 +63,17 @@ def test_an_event_that_comes_late_is_waited_for() -> None:
         return await reading
 
     assert asyncio.run(asyncio.wait_for(run(), 10)) == ["a", "b"]
+
+
+def test_when_the_loop_is_closed_every_put_says_so() -> None:
+    loop = asyncio.new_event_loop()
+
+    async def make() -> EventRelay:
+        return EventRelay()
+
+    relay = loop.run_until_complete(make())
+    relay.put(Token("still open"))
+    loop.close()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="nobody listens"):
+            relay.put(Token("late"))

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from tests.train.turns import label, line, write_lines
-from train.dataset import DatasetError, conversations, read_turns
+from train.dataset import DatasetError, conversations, read_turns, spread
 
 
 def error_of(*paths: Path) -> str:
@@ -68,3 +68,14 @@ def test_labels_come_in_the_order_of_the_first_line(tmp_path: Path) -> None:
     assert list(second.flag) == list(first.flag)
     assert list(second.delta) == list(first.delta)
     assert second.flag["give_item"] == 1
+
+
+def test_what_is_spread_comes_from_all_along() -> None:
+    for count in (1, 2, 63, 64, 65, 230, 231):
+        chosen = spread(range(231), count)
+        assert len(chosen) == count
+        assert chosen == sorted(set(chosen))
+        assert chosen[0] == 0
+        assert chosen[-1] >= 231 - 231 / count - 1
+    assert spread("abc", 9) == ["a", "b", "c"]
+    assert spread("abc", 0) == spread("", 3) == []

@@ -140,6 +140,31 @@ def test_what_says_the_contrary_counts_for_nothing_and_shifts_nothing(
     assert scores[:, 0].mean() == pytest.approx(targets.flag[:, 0].mean(), abs=0.03)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_of_two_that_say_the_same_the_better_is_heard(clues: ClueModel, seed: int) -> None:
+    said, targets = remarks(300, 9)
+    given = np.zeros((300, N_EMBD))
+    told = clues.predict(said)[:, 1]
+    given[:, 0] = told + np.random.default_rng(seed).normal(0, 3, 300)
+    heads_of = replace(heads(), w_flag=np.eye(N_EMBD, 2), temperature=1.0)
+    found = blend(heads_of, clues, HeldOut(given, said, targets))
+    assert found.clues.scale[1] > 0
+
+
+def test_deltas_that_clues_say_nothing_of_stay_as_they_are(clues: ClueModel) -> None:
+    said, targets = remarks(150, 1)
+    found = blend(heads(), clues.only(["flag"]), HeldOut(states(150), said, targets))
+    assert found.delta_share.tolist() == [1]
+    delta, _ = found.predict(states(150), said)
+    np.testing.assert_allclose(delta, heads().predict(states(150))[0])
+
+
+def test_turns_with_nothing_in_common_teach_nothing() -> None:
+    said, targets = remarks(2, 0)
+    with pytest.raises(DatasetError, match="2 turns have nothing in common"):
+        fit_clues(said, targets)
+
+
 def test_a_model_may_be_heard_of_some_parts_alone(clues: ClueModel) -> None:
     said, _ = remarks(9, 3)
     found = clues.only(["flag"]).predict(said)

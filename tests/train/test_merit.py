@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.merit import delta_merit, flag_merit
+from train.merit import delta_merit, flag_merit, gain, sign_merit
 
 FLAGS = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 1.0]])
 
@@ -66,3 +66,23 @@ def test_merits_keep_their_ranges_and_do_not_mind_the_order_of_turns(
     order = draw.permutation(20)
     assert flag_merit(flags[order], scores[order]) == pytest.approx(flag)
     assert delta_merit(labels[order], delta[order]) == pytest.approx(other)
+
+
+def test_signs_count_where_labels_are_clear() -> None:
+    labels = np.array([[0.5, -0.5], [0.01, 0.3], [-0.2, 0.0]])
+    found = np.array([[0.1, -0.1], [-0.9, -0.3], [-0.1, 0.9]])
+    assert sign_merit(labels, found) == pytest.approx(3 / 4)
+    assert sign_merit(np.zeros((2, 2)), np.ones((2, 2))) == 1
+
+
+def test_a_gain_is_the_difference_and_its_interval_that_of_whole_groups() -> None:
+    draw = np.random.default_rng(0)
+    labels, groups = draw.normal(0, 0.4, (200, 2)), np.repeat(np.arange(20), 10)
+    near, far = (labels + draw.normal(0, error, labels.shape) for error in (0.1, 0.3))
+    found = gain(delta_merit, labels, near, far, groups)
+    assert found.value == delta_merit(labels, near) - delta_merit(labels, far)
+    assert found.low is not None
+    assert found.high is not None
+    assert 0 < found.low < found.value < found.high
+    alone = gain(delta_merit, labels, near, far, np.zeros(200))
+    assert (alone.low, alone.high) == (None, None), "one group tells nothing of chance"

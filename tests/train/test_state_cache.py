@@ -7,7 +7,8 @@ import pytest
 from heads.bundle import ContextSettings
 from train.dataset import Tags, TurnLabel
 from train.state_cache import load_states, save_states, states_key
-from train.states import Form, LabelledState
+from train.states import Form, LabelledState, Reading
+from train.transcripts import EncodedTranscript, EncodedTurn
 
 LABEL = TurnLabel(
     conversation="c-1",
@@ -52,16 +53,18 @@ def test_states_of_another_key_are_not_taken(tmp_path: Path) -> None:
     assert load_states(tmp_path / "states.npz", "other", [LABEL]) is None
 
 
-def test_the_key_changes_with_model_world_data_and_settings(tmp_path: Path) -> None:
-    model, data, world = tmp_path / "m.gguf", tmp_path / "d.jsonl", tmp_path / "world"
-    world.mkdir()
-    keys = set()
-    read = (model, data, world / "npc.json", world / "lore.md", world / "lore.txt")
-    for path in read:
-        path.write_bytes(b"1")
-    keys.add(states_key([model], world, [data], ContextSettings()))
-    keys.add(states_key([model], world, [data], ContextSettings(n_batch=256)))
-    for path in read:
-        path.write_bytes(b"2")
-        keys.add(states_key([model], world, [data], ContextSettings()))
-    assert len(keys) == 7
+def test_the_key_changes_with_the_model_the_tokens_and_the_settings(tmp_path: Path) -> None:
+    model = tmp_path / "m.gguf"
+
+    def key(other: str = "", form: Form = Form.CONTINUED, n_batch: int = 512) -> str:
+        parts = {name: [9 if name == other else at] for at, name in enumerate(names)}
+        turn = EncodedTurn(LABEL, parts["asked"], parts["decided"], parts["answered"])
+        wanted = Reading(form, EncodedTranscript(parts["opening"], parts["told"], [turn]))
+        return states_key([model], [wanted], ContextSettings(n_batch=n_batch))
+
+    names = ("opening", "told", "asked", "decided", "answered")
+    model.write_bytes(b"1")
+    keys = {key(), key(form=Form.REBUILT), key(n_batch=256), *map(key, names)}
+    assert key() in keys
+    model.write_bytes(b"2")
+    assert len({*keys, key()}) == 9
