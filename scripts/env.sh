@@ -13,6 +13,18 @@ die() { echo "$(basename "$0"): $*" >&2; exit 1; }
 LEAN_FLAGS="-DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF"
 LEAN_FLAGS+=" -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF"
 
+# No AMX: GCC before 12.4 drops what llama.cpp writes into the tiles' configuration (GCC's bug
+# 114098), and the first batch dies of an illegal instruction. A wheel with it, kept by pip from
+# before, is made again.
+NO_AMX="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+[[ $(uname -m) == x86_64 ]] || NO_AMX=
+
+has_amx() {
+    .venv/bin/python -c '
+import sys, llama_cpp
+sys.exit(b"AMX_INT8 = 1" not in llama_cpp.llama_print_system_info())'
+}
+
 make_venv() {
     local python=${PYTHON:-python3}
     command -v "$python" >/dev/null || die "no $python here; install Python 3.11 or set PYTHON"
@@ -49,6 +61,12 @@ has_extras() {
     return 1
 }
 
+pip_install() {
+    CMAKE_ARGS="${CMAKE_ARGS:-} $LEAN_FLAGS" CFLAGS="${CFLAGS:-} $NO_AMX" \
+        CXXFLAGS="${CXXFLAGS:-} $NO_AMX" run_with_signs_of_life "installing" .venv/install.log \
+        .venv/bin/python -m pip install --disable-pip-version-check "$@"
+}
+
 # install_extras demo,dev: this checkout with those extras.
 install_extras() {
     local extras=$1 wanted
@@ -58,9 +76,12 @@ install_extras() {
         command -v c++ >/dev/null || die "no C++ compiler; install g++ (apt-get install g++)"
         echo "==> installing [$extras] into .venv (log: .venv/install.log): about 6 minutes on 2 cores"
         echo "    if llama.cpp has to be compiled for this CPU, half a minute if pip finds a wheel of it"
-        CMAKE_ARGS="${CMAKE_ARGS:-} $LEAN_FLAGS" run_with_signs_of_life \
-            "installing" .venv/install.log .venv/bin/python -m pip install \
-            --disable-pip-version-check -e ".[$extras]"
+        pip_install -e ".[$extras]"
+        if has_amx; then
+            .venv/bin/python -m pip cache remove llama_cpp_python >/dev/null
+            pip_install --force-reinstall --no-deps \
+                "$(.venv/bin/python -m pip freeze | grep '^llama_cpp_python==')"
+        fi
         echo "$wanted" >".venv/installed-$extras"
     fi
     PATH="$PWD/.venv/bin:$PATH"
