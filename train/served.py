@@ -25,6 +25,8 @@ from train.predicted import Predicted, held_back
 from train.states import NUM_CELLS, Conditions, LabelledState, Reading, read_states, stack
 from train.transcripts import remark_of, words_of
 
+_NUM_RESIDENTS = 2
+
 
 @dataclass(frozen=True, slots=True)
 class ServedBundle:
@@ -49,12 +51,15 @@ class ServedBundle:
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:
-        """An engine for one reply at a time."""
+        """An engine for one reply at a time, which remembers the last prompts."""
         settings = self.bundle.manifest.context
-        config = settings.config(n_ctx=NUM_CELLS, n_seq_max=1, n_threads=self.num_threads)
+        num_sequences = 1 + _NUM_RESIDENTS
+        config = settings.config(
+            n_ctx=NUM_CELLS, n_seq_max=num_sequences, n_threads=self.num_threads
+        )
         context = LlamaContext(self.model, config)
         try:
-            with Engine(context) as engine:
+            with Engine(context, max_residents=_NUM_RESIDENTS) as engine:
                 yield engine
         finally:
             context.close()
