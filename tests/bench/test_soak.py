@@ -27,7 +27,6 @@ def test_a_sound_server_has_no_faults_and_all_manners_come(
     assert set(figures["ends"]) == set(SHARES)
     assert all(sum(ends.values()) > 0 for ends in figures["ends"].values())
     assert figures["num_reloads"] >= 2
-    assert figures["growth"] is None, "of so few readings"
     assert len(figures["memory"]) == figures["num_reloads"] + 1
     assert figures["state_s"]["p99"] > 0
     assert "0 faults" in capsys.readouterr().out
