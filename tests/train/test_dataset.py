@@ -24,7 +24,7 @@ def test_turns_of_all_files_are_read_in_order_and_blank_lines_skipped(tmp_path: 
     ("raw", "named"),
     [
         (b"{", "truncated"),
-        (b'{"conversation": "\xff"}', "utf-8"),
+        (b'{"conversation": "\xff"}', "not valid JSON"),
         (b"[]", "Expected `object`"),
         (msgspec.json.encode(line(1, delta={"trust": 2.0})), "$.delta"),
         (msgspec.json.encode(line(1, flag={"give_item": 2})), "$.flag"),
