@@ -1,5 +1,6 @@
 """Tells whoever waits how far something has come; imports nothing that a lean host lacks."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
@@ -14,6 +15,9 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+LINE_S = 60.0
+"""Seconds between two lines about one stage, where there is no terminal for a bar."""
 
 
 class Reporter(Protocol):
@@ -64,6 +68,7 @@ class RichReporter:
         self._end_stage()
         if not self._console.is_terminal:
             self.say(name)
+            return self._lines(name, total)
         task = self._progress.add_task(name, total=total)
         return lambda done: self._progress.advance(task, done)
 
@@ -80,6 +85,18 @@ class RichReporter:
             yield
         finally:
             self._progress.start()
+
+    def _lines(self, name: str, total: int | None) -> Callable[[int], None]:
+        num_done, told = 0, time.monotonic()
+
+        def advance(done: int) -> None:
+            nonlocal num_done, told
+            num_done += done
+            if total and time.monotonic() - told >= LINE_S:
+                told = time.monotonic()
+                self.say(f"{name}: {num_done / total:.0%}")
+
+        return advance
 
     def _end_stage(self) -> None:
         for task_id in self._progress.task_ids:
