@@ -24,7 +24,7 @@ from train.fit_heads import LinearHeads, Targets, fit, make_targets
 from train.heads_files import head_spec, write_heads
 from train.metrics import Scores, majority_baseline, score
 from train.recall import open_writer
-from train.state_cache import kept_states, states_key
+from train.state_cache import kept_states
 from train.states import Conditions, Form, LabelledState, num_turns, read_states, readings, stack
 
 
@@ -127,10 +127,7 @@ def _read_states(
                 done = reporter.stage("reading states", num_turns(wanted))
                 return read_states(model, wanted, conditions, done)
 
-        if args.states is None:
-            return read()
-        key = states_key([args.model], wanted, settings)
-        return kept_states(args.states, key, wanted, read)
+        return kept_states(args.states, [args.model], wanted, conditions, read)
     finally:
         model.close()
 

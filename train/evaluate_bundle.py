@@ -29,8 +29,8 @@ from train.recall import open_writer
 from train.report_contents import Meta, Report
 from train.samples import samples_of
 from train.served import ServedBundle, open_bundle
-from train.state_cache import kept_states, states_key
-from train.states import Form, LabelledState, Reading, num_turns, read_states, readings
+from train.state_cache import kept_states
+from train.states import Form, LabelledState, Reading, num_turns, read_states_of, readings
 from train.transcripts import TranscriptWriter
 from train.voice import Voice, voice
 
@@ -132,12 +132,8 @@ class _Reader:
                 raise DatasetError(f"{path}: another vocabulary: {found}")
 
         def read() -> list[LabelledState]:
-            model = LlamaModel(path)
-            try:
-                done = _progress(self.reporter, "reading the split by the untuned base", wanted)
-                return read_states(model, wanted, self.served.conditions, done)
-            finally:
-                model.close()
+            done = _progress(self.reporter, "reading the split by the untuned base", wanted)
+            return read_states_of(path, wanted, self.served.conditions, done)
 
         return self._kept(f"untuned-{self.options.num_examples}", path, wanted, read)
 
@@ -148,12 +144,9 @@ class _Reader:
         wanted: Sequence[Reading],
         read: Callable[[], list[LabelledState]],
     ) -> list[LabelledState]:
-        options = self.options
-        if options.kept is None:
-            return read()
-        conditions = self.served.conditions
-        key = states_key([model], wanted, conditions.settings, conditions.with_nll)
-        return kept_states(options.kept / f"{name}.{options.split}.npz", key, wanted, read)
+        folder = self.options.kept
+        path = folder and folder / f"{name}.{self.options.split}.npz"
+        return kept_states(path, [model], wanted, self.served.conditions, read)
 
 
 def _scores(

@@ -46,8 +46,6 @@ HEADS_FOLDER = "heads"
 WITH_CLUES = "with clues"
 MIN_GAIN = 0.02
 """Heads fitted anew must be better by so much: a smaller gain is chance."""
-
-
 _MERITS: dict[Part, tuple[Callable[[Array, Array], float], ...]] = {
     "delta": (delta_merit, sign_merit),
     "flag": (flag_merit,),

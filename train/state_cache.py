@@ -11,17 +11,17 @@ import numpy.typing as npt
 
 from heads.bundle import file_sha256
 from train.dataset import TurnLabel
-from train.states import Form, LabelledState, Reading
+from train.states import Conditions, Form, LabelledState, Reading
 
 _COLUMNS = ("conversations", "turns", "forms", "vectors", "nll", "num_answered")
 
 
-def states_key(models: Iterable[Path], wanted: Iterable[Reading], *settings: object) -> str:
+def states_key(models: Iterable[Path], wanted: Iterable[Reading], conditions: Conditions) -> str:
     """Hex SHA-256 of all that the vectors depend on, save the machine.
 
-    That is the models' files, the tokens that are read, and `settings` by their `repr`.
+    That is the models' files, the tokens that are read, and the conditions but for the threads.
     """
-    digest = hashlib.sha256(repr(settings).encode())
+    digest = hashlib.sha256(repr((conditions.settings, conditions.with_nll)).encode())
     for path in models:
         digest.update(file_sha256(path).encode())
     for reading in wanted:
@@ -64,12 +64,19 @@ def load_states(path: Path, key: str, turns: Iterable[TurnLabel]) -> list[Labell
 
 
 def kept_states(
-    path: Path,
-    key: str,
-    wanted: Iterable[Reading],
+    path: Path | None,
+    models: Iterable[Path],
+    wanted: Sequence[Reading],
+    conditions: Conditions,
     read: Callable[[], list[LabelledState]],
 ) -> list[LabelledState]:
-    """The states of `wanted` in `path` if of this `key`; else what `read` gives, kept there."""
+    """The states in `path` if `models` read `wanted` like this; else what `read` gives, kept there.
+
+    Without a path nothing is kept.
+    """
+    if path is None:
+        return read()
+    key = states_key(models, wanted, conditions)
     turns = (turn.label for reading in wanted for turn in reading.transcript.turns)
     states = load_states(path, key, turns)
     if states is None:

@@ -5,9 +5,11 @@ Conversations of one NPC are read several at a time: each is a sequence that sha
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 
@@ -197,6 +199,17 @@ def read_states(
         return StateReader(context, with_nll=conditions.with_nll).read(wanted, on_progress)
     finally:
         context.close()
+
+
+def read_states_of(
+    gguf: Path,
+    wanted: Sequence[Reading],
+    conditions: Conditions,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> list[LabelledState]:
+    """`wanted` as the model in `gguf` reads it, which is opened for that alone."""
+    with closing(LlamaModel(gguf)) as model:
+        return read_states(model, wanted, conditions, on_progress)
 
 
 def surprise(logits: Vector, token: int) -> float:

@@ -23,8 +23,8 @@ from train.dataset import TurnLabel, conversations
 from train.parity import Speed
 from train.recall import open_writer
 from train.run import vocabulary_only
-from train.state_cache import kept_states, states_key
-from train.states import Conditions, LabelledState, Reading, num_turns, read_states, readings
+from train.state_cache import kept_states
+from train.states import Conditions, LabelledState, Reading, num_turns, read_states_of, readings
 from train.trained import Trained, load_model, read_with_pytorch
 
 NUM_SPEED_RUNS = 5
@@ -64,6 +64,11 @@ class Workshop:
         """Where variants and readings are kept."""
         return self.trained.run / EXPORT
 
+    @property
+    def conditions(self) -> Conditions:
+        """Under what GGUFs are read."""
+        return Conditions(self.settings, self.num_threads)
+
     def options(self, variant: Variant) -> BuildOptions:
         """How a variant is built: of the base's GGUF, which is converted and trimmed already."""
         return BuildOptions(
@@ -97,13 +102,8 @@ class Workshop:
         path = self.build(variant)
 
         def read() -> list[LabelledState]:
-            model = LlamaModel(path)
-            conditions = Conditions(self.settings, self.num_threads)
-            try:
-                done = self._stage(f"reading {turns.name} by {variant.name}", turns)
-                return read_states(model, turns.readings, conditions, done)
-            finally:
-                model.close()
+            done = self._stage(f"reading {turns.name} by {variant.name}", turns)
+            return read_states_of(path, turns.readings, self.conditions, done)
 
         return self._kept(variant.name, turns, [path], read)
 
@@ -130,9 +130,7 @@ class Workshop:
         read: Callable[[], list[LabelledState]],
     ) -> list[LabelledState]:
         kept = self.folder / f"{name}.{turns.name}.npz"
-        return kept_states(
-            kept, states_key(files, turns.readings, self.settings), turns.readings, read
-        )
+        return kept_states(kept, files, turns.readings, self.conditions, read)
 
     def speeds(self, variants: Sequence[Variant]) -> list[Speed]:
         """Medians of runs that take turns, after one to warm up."""

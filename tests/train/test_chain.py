@@ -31,7 +31,7 @@ from tests.server.serving import opened, served
 from tests.tiny_hf import make_tiny_hf
 from tests.train.tiny_run import TinyRun, gguf_run, make_run
 from train.checkpoint import BEST, LAST, read_persona, trained_sha256
-from train.export_run import ExportOptions, export_run
+from train.export_run import REPORT, ExportOptions, ExportReport, export_run
 from train.heads_files import read_trained_heads
 from train.trained import load_model, open_trained
 from train.variants import EXPORT
@@ -203,8 +203,10 @@ def test_what_was_read_once_is_not_read_again(
     monkeypatch.setattr("train.states.StateReader.read", read_again)
     monkeypatch.setattr("train.variants.load_model", read_again)
     options = ExportOptions(run.out, bundle_of(run), TYPES, None, 0, 1)
+    before = msgspec.json.decode((run.out / EXPORT / REPORT).read_bytes(), type=ExportReport)
     with RichReporter(Console(quiet=True)) as reporter:
-        export_run(options, reporter)
+        again = export_run(options, reporter)
+    assert (again.untrained, again.merits) == (before.untrained, before.merits)
 
 
 def test_an_export_killed_at_any_moment_leaves_a_whole_bundle_and_is_done_by_the_next(

@@ -7,7 +7,7 @@ import pytest
 from heads.bundle import ContextSettings
 from train.dataset import Tags, TurnLabel
 from train.state_cache import load_states, save_states, states_key
-from train.states import Form, LabelledState, Reading
+from train.states import Conditions, Form, LabelledState, Reading
 from train.transcripts import EncodedTranscript, EncodedTurn
 
 LABEL = TurnLabel(
@@ -54,17 +54,23 @@ def test_states_of_another_key_are_not_taken(tmp_path: Path) -> None:
 
 
 def test_the_key_changes_with_the_model_the_tokens_and_the_settings(tmp_path: Path) -> None:
-    model = tmp_path / "m.gguf"
+    model, usual = tmp_path / "m.gguf", Conditions(ContextSettings(), 1)
 
-    def key(other: str = "", form: Form = Form.CONTINUED, n_batch: int = 512) -> str:
+    def key(
+        other: str = "",
+        form: Form = Form.CONTINUED,
+        conditions: Conditions = usual,
+    ) -> str:
         parts = {name: [9 if name == other else at] for at, name in enumerate(names)}
         turn = EncodedTurn(LABEL, parts["asked"], parts["decided"], parts["answered"])
         wanted = Reading(form, EncodedTranscript(parts["opening"], parts["told"], [turn]))
-        return states_key([model], [wanted], ContextSettings(n_batch=n_batch))
+        return states_key([model], [wanted], conditions)
 
     names = ("opening", "told", "asked", "decided", "answered")
     model.write_bytes(b"1")
-    keys = {key(), key(form=Form.REBUILT), key(n_batch=256), *map(key, names)}
-    assert key() in keys
+    keys = {key(), key(form=Form.REBUILT), *map(key, names)}
+    keys.add(key(conditions=Conditions(ContextSettings(n_batch=256), 1)))
+    keys.add(key(conditions=replace(usual, with_nll=False)))
+    assert key(conditions=replace(usual, num_threads=2)) in keys
     model.write_bytes(b"2")
-    assert len({*keys, key()}) == 9
+    assert len({*keys, key()}) == 10
