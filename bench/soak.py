@@ -48,7 +48,7 @@ MAX_GROWTH = 0.05
 SLACK = 1.1
 """Of the deadline, for a state to be told under full load."""
 _POOL = 512
-_MIN_READINGS = 2
+_MIN_READINGS = 3
 """Of memory, in each third."""
 _HELD = {"persona_requests_running": "running", "persona_requests_waiting": "waiting"}
 
@@ -92,7 +92,7 @@ class Soak:
 
         The least, because a bundle that turns in flight still hold is in memory beside its
         successor: readings between two quick reloads say how busy the server is, not what it keeps.
-        So a third must have two; None where there are too few.
+        So a third must have three; None where there are too few.
         """
         third = len(self.memory) // 3
         if third < _MIN_READINGS:

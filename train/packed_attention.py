@@ -4,7 +4,6 @@ Conversations with the same NPC begin with the same tokens. Packed, the opening 
 for all of them, and nothing is padded; every token sees exactly what it would see alone.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -58,35 +57,20 @@ def packed_attention(
     assert attention_mask is None, "the packing says what is seen"
     packing: Packing = settings["packing"]
     scaling, window = settings.get("scaling"), settings.get("sliding_window")
-    groups = query.shape[1] // key.shape[1]
-    opening = packing.opening
-    found = [
-        _causal(part, _grouped(keys, groups), _grouped(values, groups), scaling, window)
-        for part, keys, values in (
-            (query[:, :, :opening], key[:, :, :opening], value[:, :, :opening]),
-            *(
-                (
-                    query[:, :, start : start + size],
-                    _continued(key, opening, start, size),
-                    _continued(value, opening, start, size),
-                )
-                for start, size in zip(packing.starts, packing.continuations, strict=True)
-            ),
-        )
-        if part.shape[2]
+    # split, not sliced: the gradient of a slice is a row of zeros with the slice in it
+    sizes = [packing.opening, *packing.continuations]
+    (asked, *queries), (key, *keys), (value, *values) = (
+        torch.split(part, sizes, 2) for part in (query, key, value)
+    )
+    parts = [
+        (asked, key, value),
+        *(
+            (own, torch.cat([key, own_key], 2), torch.cat([value, own_value], 2))
+            for own, own_key, own_value in zip(queries, keys, values, strict=True)
+        ),
     ]
+    found = [_causal(*part, scaling, window) for part in parts if part[0].shape[2]]
     return torch.cat(found, 2).transpose(1, 2).contiguous(), None
-
-
-def _continued(states: Tensor, opening: int, start: int, size: int) -> Tensor:
-    return torch.cat([states[:, :, :opening], states[:, :, start : start + size]], 2)
-
-
-def _grouped(states: Tensor, groups: int) -> Tensor:
-    """Keys or values once for each query head, [1, heads, length, width], without a copy if one."""
-    if states.shape[1] == 1:
-        return states.expand(-1, groups, -1, -1)
-    return states.repeat_interleave(groups, 1)
 
 
 def _causal(
@@ -96,27 +80,34 @@ def _causal(
     num_queries, num_keys = query.shape[2], key.shape[2]
     offset, reach = num_keys - num_queries, window or num_keys
     if not offset and num_keys <= reach:
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
-    rows = CPU_ROWS if query.device.type == "cpu" else num_queries
+        return _attend(query, key, value, scaling, None)
     parts = []
-    for first, last in _stretches(num_queries, rows):
-        low, high = max(0, offset + first - reach + 1), offset + last
-        positions = range(offset + first - low, offset + last - low)
-        mask = _mask(positions, min(reach, positions.stop), query.device)
-        part = F.scaled_dot_product_attention(
-            query[:, :, first:last],
-            key[:, :, low:high],
-            value[:, :, low:high],
-            attn_mask=mask,
-            scale=scaling,
-        )
-        parts.append(part)
+    first = 0
+    rows = CPU_ROWS if query.device.type == "cpu" else num_queries
+    for own in torch.split(query, rows, 2):
+        low, high = max(0, offset + first - reach + 1), offset + first + own.shape[2]
+        mask = _mask(range(offset + first - low, high - low), min(reach, high - low), query.device)
+        parts.append(_attend(own, key[:, :, low:high], value[:, :, low:high], scaling, mask))
+        first += own.shape[2]
     return torch.cat(parts, 2)
 
 
-def _stretches(length: int, size: int) -> Iterator[tuple[int, int]]:
-    for first in range(0, length, size):
-        yield first, min(length, first + size)
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, mask: Tensor | None
+) -> Tensor:
+    """Attention to what `mask` lets be seen, or without one to all that is not later."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = _grouped(key, groups), _grouped(value, groups)
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling
+    )
+
+
+def _grouped(states: Tensor, groups: int) -> Tensor:
+    """Keys or values once for each query head, [1, heads, length, width], without a copy if one."""
+    if states.shape[1] == 1:
+        return states.expand(-1, groups, -1, -1)
+    return states.repeat_interleave(groups, 1)
 
 
 @lru_cache(maxsize=64)  # the layers of a row ask for the same ones

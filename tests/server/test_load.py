@@ -1,5 +1,6 @@
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from server.service import Service
@@ -73,6 +75,28 @@ def test_fifty_at_once_are_all_answered_and_leave_nothing_behind(
         before = ask_fifty()["bytes"]
         after = ask_fifty()["bytes"]
     assert abs(after - before) <= 0.05 * before
+
+
+@pytest.mark.gemma
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_bundles_that_are_replaced_leave_nothing_behind(
+    default_bundle: Path, small_world: Path, tmp_path: Path
+) -> None:
+    bundle = shutil.copytree(default_bundle, tmp_path / "bundle")
+    manifest = msgspec.json.decode((bundle / "bundle.json").read_bytes())
+
+    def replace(name: str) -> int:
+        """The same bundle by another name, so that it is loaded anew; bytes once it answered."""
+        (bundle / "bundle.json").write_bytes(msgspec.json.encode(manifest | {"name": name}))
+        assert client.post("/admin/reload").json()["bundle"]["name"] == name
+        response = client.post("/ask", json=ask_body(npc_id="rook", gen_params={"max_tokens": 3}))
+        assert response.json()["meta"]["path"] == "main"
+        num_bytes: int = client.get("/held").json()["bytes"]
+        return num_bytes
+
+    with watched_server(bundle, small_world) as url, httpx.Client(base_url=url, timeout=240) as client:
+        readings = [replace(f"{number}th") for number in range(6)]
+    assert readings[-1] - readings[1] < (bundle / "model.gguf").stat().st_size
 
 
 def test_answers_of_many_at_once_are_each_their_own(tiny_service: Service) -> None:
