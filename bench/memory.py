@@ -23,6 +23,7 @@ from bench.report import print_table, write_report
 from bench.server_process import (
     SERVE,
     Server,
+    ServerFailed,
     add_server,
     run_server,
     server_settings,
@@ -130,8 +131,15 @@ def check(args: argparse.Namespace) -> None:
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory of a process that is in RAM, shared pages included (proc(5), statm)."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    """Memory of a process that is in RAM, shared pages included (proc(5), statm).
+
+    Raises ServerFailed when it has ended.
+    """
+    try:
+        num_pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except OSError as error:
+        raise ServerFailed(f"process {pid} has ended: {error}") from error
+    return int(num_pages) * resource.getpagesize()
 
 
 def metrics_of(server: Server) -> list[Sample]:

@@ -61,7 +61,8 @@ class Soak:
     """Turns a minute that the server can answer."""
     seen: list[Seen] = field(default_factory=list)
     num_reloads: int = 0
-    reload_errors: list[str] = field(default_factory=list)
+    server_faults: list[str] = field(default_factory=list)
+    """A reload that failed, or what the server broke off: the soak ends with it."""
     memory: list[int] = field(default_factory=list)
     """Bytes resident, before each reload and at the end."""
     held: dict[str, float] = field(default_factory=dict)
@@ -75,7 +76,7 @@ class Soak:
         found = [fault for each in self.seen for fault in each.faults]
         turns = Counter(each.turn_id for each in self.seen if each.turn_id)
         found += [f"turn {id_} was told {n} times" for id_, n in turns.items() if n > 1]
-        found += self.reload_errors
+        found += self.server_faults
         found += [f"{n:g} requests are still {name}" for name, n in self.held.items() if n]
         if self.num_internal:
             found.append(f"{self.num_internal} errors of the server's own")
@@ -133,8 +134,11 @@ def run(args: argparse.Namespace) -> int:
         served = msgspec.structs.replace(settings, bundle=link)
         with run_server(SERVE, served) as server:
             server.wait_until_ready()
-            soak.per_minute = _capacity(server, turns, args)
-            _soak(server, turns, args, soak, _Reloads(link, bundles))
+            try:
+                soak.per_minute = _capacity(server, turns, args)
+                _soak(server, turns, args, soak, _Reloads(link, bundles))
+            except ServerFailed as error:
+                soak.server_faults.append(str(error))
     _print(soak, args)
     names = ("seconds", "over", "reload_every", "deadline_ms", "max_tokens", "seed")
     chosen = {name: getattr(args, name) for name in names} | shown_settings(settings)
@@ -180,28 +184,30 @@ class _Reloads:
 
     def run(self, server: Server, soak: Soak) -> None:
         """One reload, memory read before it."""
-        soak.memory.append(resident_bytes(server.process.pid))
         self.num += 1
         new = self.link.with_name("next")
         new.symlink_to(self.bundles[self.num % len(self.bundles)])
         new.replace(self.link)
         _let_go(server)
         try:
+            soak.memory.append(resident_bytes(server.process.pid))
             server.post("/admin/reload", b"")
             soak.num_reloads += 1
         except ServerFailed as error:
-            soak.reload_errors.append(f"a reload failed: {error}")
+            soak.server_faults.append(f"a reload failed: {error}")
 
 
 def _capacity(server: Server, turns: Sequence[TurnLabel], args: argparse.Namespace) -> float:
-    """Turns a minute of four players who wait for their answers."""
+    """Turns a minute of four players who wait for their answers. Raises ServerFailed."""
     target = ServerTarget(server, args.max_tokens)
     players = Players(conversations_of(turns, args.seed))
     ClosedLoop(4).run(target, players, args.measure / 4)
     start = time.monotonic()
     outcomes = ClosedLoop(4).run(target, players, args.measure)
     seconds: float = args.measure
-    return num_completed(outcomes, start, seconds) / seconds * 60
+    if not (num := num_completed(outcomes, start, seconds)):
+        raise ServerFailed(f"the server completed no turn in {seconds:g} s")
+    return num / seconds * 60
 
 
 def _soak(
@@ -262,11 +268,11 @@ def _print(soak: Soak, args: argparse.Namespace) -> None:
     print_table(f"{args.seconds:g} s at {args.over:g} times {soak.per_minute:.0f} a minute", rows)
     p50, p99 = (soak.state_s(quantile) for quantile in (0.5, 0.99))
     growth = "unknown, too few reloads" if soak.growth is None else f"{soak.growth:+.1%}"
+    memory = [f"{num_bytes / 1e6:.0f} MB" for num_bytes in soak.memory] or ["unknown"]
     print(
         f"time to state p50 {p50:.2f} s, p99 {p99:.2f} s (deadline {args.deadline_ms / 1e3:g} s); "
-        f"{soak.num_reloads} reloads; memory {soak.memory[0] / 1e6:.0f} MB at first, "
-        f"{soak.memory[-1] / 1e6:.0f} MB at last, growth of the thirds {growth}; "
-        f"{len(soak.faults)} faults"
+        f"{soak.num_reloads} reloads; memory {memory[0]} at first, {memory[-1]} at last, "
+        f"growth of the thirds {growth}; {len(soak.faults)} faults"
     )
 
 

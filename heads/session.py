@@ -44,7 +44,7 @@ class HeadsSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what it would log it raises too
         providers = ["CPUExecutionProvider"]
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
@@ -63,14 +63,23 @@ class HeadsSession:
         if (found := metadata.get(CLUE_FORMAT_KEY)) != str(CLUE_FORMAT):
             raise BundleError(path, f"clues of format {CLUE_FORMAT}", f"format {found}", REBUILD)
         index = ClueIndex(_read_keys(path, metadata))
-        last = Clues(np.array([len(index.keys) - 1]), np.ones(1, np.float32))
-        state = np.zeros((1, self._session.get_inputs()[0].shape[1]), np.float32)
-        try:
-            self._session.run(None, {"state": state} | padded([last]))
-        except Exception as error:  # onnxruntime's errors share no public base class
-            expected = f"inputs `clues` and `weights`, a table of {len(index.keys)} rows"
-            raise BundleError(path, expected, str(error), REBUILD) from error
+        num_rows = len(index.keys)
+        expected = f"inputs `clues` and `weights`, a table of {num_rows} rows"
+        if error := self._refusal(num_rows - 1):
+            raise BundleError(path, expected, error, REBUILD)
+        if not self._refusal(num_rows):
+            raise BundleError(path, expected, "a table of more rows than keys", REBUILD)
         return index
+
+    def _refusal(self, row: int) -> str | None:
+        """What the graph says against a clue of `row`."""
+        state = np.zeros((1, self._session.get_inputs()[0].shape[1]), np.float32)
+        clue = Clues(np.array([row]), np.ones(1, np.float32))
+        try:
+            self._session.run(None, {"state": state} | padded([clue]))
+        except Exception as error:  # onnxruntime's errors share no public base class
+            return str(error)
+        return None
 
     def find(self, remark: Remark) -> Clues:
         """What the heads know of a remark; a few tenths of a millisecond."""

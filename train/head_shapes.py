@@ -6,6 +6,7 @@ last layer only, so heads on several layers' states are not among them.
 """
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from warnings import catch_warnings, simplefilter
 
@@ -23,7 +24,7 @@ from train.bootstrap import NUM_RESAMPLES, Estimate, estimate
 from train.dataset import conversations, read_dataset, spread
 from train.fit_heads import Array, LinearHeads, Targets, fit, make_targets
 from train.heads_files import read_trained_heads
-from train.merit import delta_merit, flag_merit
+from train.merit import delta_merit, drawn_rows, flag_merit
 from train.states import LabelledState, stack
 from train.trained import Trained
 from train.variants import Variant, Workshop
@@ -106,12 +107,7 @@ def _perceptrons(width: int, given: Labelled, states: npt.ArrayLike) -> tuple[Ar
 
 
 def _scored(name: str, delta: Array, scores: Array, wanted: Targets) -> Shape:
-    groups = [np.flatnonzero(wanted.groups == group) for group in np.unique(wanted.groups)]
-    draw = np.random.default_rng(0)
-    drawn = [
-        np.concatenate([groups[at] for at in draw.integers(len(groups), size=len(groups))])
-        for _ in range(NUM_RESAMPLES // 10)
-    ]
+    drawn = [*islice(drawn_rows(wanted.groups), NUM_RESAMPLES // 10)]
     flags = np.array([flag_merit(wanted.flag[rows], scores[rows]) for rows in drawn])
     deltas = np.array([delta_merit(wanted.delta[rows], delta[rows]) for rows in drawn])
     return Shape(

@@ -1,6 +1,6 @@
 """Single figures by which models and heads are compared: 1 is perfect, more is better."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -45,10 +45,15 @@ def gain(
 
     The interval draws whole split `groups` [n] anew, for both alike (paired bootstrap).
     """
-    names, at = np.unique(groups, return_inverse=True)
-    differences = []
-    for counts in resamples(len(names)).astype(int):
-        rows = np.repeat(np.arange(len(labels)), counts[at])
-        truth = labels[rows]
-        differences.append(merit(truth, found[rows]) - merit(truth, before[rows]))
+    differences = [
+        merit(labels[rows], found[rows]) - merit(labels[rows], before[rows])
+        for rows in drawn_rows(groups)
+    ]
     return estimate(merit(labels, found) - merit(labels, before), np.array(differences))
+
+
+def drawn_rows(groups: npt.NDArray[Any]) -> Iterator[npt.NDArray[np.int64]]:
+    """Rows of each resample: those of whole split `groups` [n], drawn with replacement."""
+    names, at = np.unique(groups, return_inverse=True)
+    for counts in resamples(len(names)).astype(int):
+        yield np.repeat(np.arange(len(groups)), counts[at])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.soak import Soak
+from bench.soak import Soak, _Reloads
 from bench.soak_players import SHARES, Call, Seen, behave
 from server.cli import main
 
@@ -30,6 +30,22 @@ def test_a_sound_server_has_no_faults_and_all_manners_come(
     assert len(figures["memory"]) == figures["num_reloads"] + 1
     assert figures["state_s"]["p99"] > 0
     assert "0 faults" in capsys.readouterr().out
+
+
+def test_a_server_that_dies_is_a_fault_among_the_figures(
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_Reloads, "run", lambda _, server, soak: server.process.kill())
+    report = tmp_path / "report.json"
+    brief = [*FEW, "--max-tokens", "3", "--json", str(report)]
+    assert main(["bench", "soak", *options, *brief]) == 1
+    figures = json.loads(report.read_text())["figures"]
+    assert any("has ended" in fault or "/metrics" in fault for fault in figures["faults"])
+    assert sum(figures["ends"]["json"].values()) > 0
+    assert "faults" in capsys.readouterr().out
 
 
 @pytest.mark.gemma

@@ -94,7 +94,10 @@ def test_bundles_that_are_replaced_leave_nothing_behind(
         num_bytes: int = client.get("/held").json()["bytes"]
         return num_bytes
 
-    with watched_server(bundle, small_world) as url, httpx.Client(base_url=url, timeout=240) as client:
+    with (
+        watched_server(bundle, small_world) as url,
+        httpx.Client(base_url=url, timeout=240) as client,
+    ):
         readings = [replace(f"{number}th") for number in range(6)]
     assert readings[-1] - readings[1] < (bundle / "model.gguf").stat().st_size
 

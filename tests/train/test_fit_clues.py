@@ -281,8 +281,12 @@ def test_a_graph_of_another_clue_format_is_refused(blended: BlendedHeads, tmp_pa
         open_graph(blended, tmp_path, raw)
 
 
-def test_a_graph_with_more_keys_than_rows_is_refused(blended: BlendedHeads, tmp_path: Path) -> None:
-    keys = np.arange(len(blended.clues.keys) + 1, dtype="<u4").tobytes()
+@pytest.mark.parametrize("more", [1, -1])
+def test_a_graph_with_more_or_fewer_rows_than_keys_is_refused(
+    blended: BlendedHeads, tmp_path: Path, more: int
+) -> None:
+    num_keys = len(blended.clues.keys) + more
+    keys = np.arange(num_keys, dtype="<u4").tobytes()
     raw = with_metadata(blended, {CLUE_KEYS: base64.b64encode(keys).decode()})
-    with pytest.raises(BundleError, match=f"a table of {len(blended.clues.keys) + 1} rows"):
+    with pytest.raises(BundleError, match=f"a table of {num_keys} rows"):
         open_graph(blended, tmp_path, raw)
