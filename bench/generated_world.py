@@ -15,10 +15,10 @@ from itertools import product
 
 import numpy as np
 
+from heads.attacks import AttackDetector, Detector, line_ngrams
 from heads.ngrams import Hashes, HashIndex, Weights
 from heads.spec import DeltaSpec, FlagSpec, HeadSpec
 from rag.calibration import Calibration
-from rag.detector import AttackDetector, Detector, line_ngrams
 from rag.documents import (
     ANY,
     Conditions,

@@ -1,5 +1,8 @@
 """What a turn says in so many words: n-grams of the player's line, and the names in the state.
 
+Beside them, how much of an attack the line is (`heads/attacks.py`): its detector has read twice as
+many lines as there are labelled turns.
+
 A linear model on them stands beside the one on `<STATE>` in `heads.onnx` (wide and deep learning,
 Cheng et al. 2016, arXiv:1606.07792): it learns from a few labels which words matter to which NPC.
 Features are known by their hash (`heads/ngrams.py`); those that training never saw often enough
@@ -13,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from heads.attacks import default_detector
 from heads.ngrams import Hashes, HashIndex, Rows, Weights, count_ngrams, words_of
 from runtime.prompt import STATE_KEYS, State, StateValue
 
-CLUE_FORMAT = 1
+CLUE_FORMAT = 2
 """Another way to find or hash features is another format: a table knows its own alone."""
 LONGEST_NGRAM = 4
 """Of n-grams inside a word and its borders."""
@@ -24,6 +28,8 @@ _STEPS = tuple(step / 10 for step in range(-9, 10))
 _STEPPED_KEYS = ("trust",)
 _OWN_KEYS = ("quest_stage", "items")
 """What each NPC makes something else of. More keys here or above were worse on validation."""
+_ATTACK_LOGIT = 4.0
+"""Of the detector of attacks, counts as 1."""
 _MIX = 0x9E3779B1
 """An odd multiplier maps 32 bits onto themselves, and is not linear over xor as CRC-32 is."""
 
@@ -86,6 +92,9 @@ def features_of(remark: Remark) -> Features:
             for hashed, value in _names(key, remark.state[key]):
                 names.append(hashed)
                 values.append(value)
+    for hashed, value in _attack(remark):
+        names.append(hashed)
+        values.append(value)
     own = [_hash(key, name) for key in _OWN_KEYS for name in _texts(remark.state.get(key, ()))]
     return Features(
         np.concatenate([ngrams, _mixed(ngrams, npc)]),
@@ -109,6 +118,15 @@ def _names(key: str, value: StateValue) -> Iterator[tuple[int, float]]:
             yield from ((_hash(key, f">={step}"), 1.0) for step in _STEPS if value >= step - 1e-6)
     else:
         yield from ((_hash(key, text), 1.0) for text in _texts(value))
+
+
+def _attack(remark: Remark) -> Iterator[tuple[int, float]]:
+    """How far the line is from being one, how much of one it is, and that again for her mood."""
+    detector = default_detector()
+    value = max(-2.0, min(2.0, detector.logit(remark.utterance) / _ATTACK_LOGIT))
+    yield _hash(f"attack {detector.id}", ""), value
+    moods = _texts(remark.state.get("npc_mood", ()))
+    yield from ((_hash(f"attack {detector.id}", name), max(0.0, value)) for name in (">", *moods))
 
 
 def _texts(value: StateValue) -> list[str]:

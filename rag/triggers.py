@@ -7,7 +7,7 @@ not foresee each; that it is one, the detector says of the examples themselves.
 
 from dataclasses import dataclass
 
-from rag.detector import AttackDetector, default_detector
+from heads.attacks import AttackDetector, default_detector
 from rag.documents import ANY, ForbiddenTriggerList, TriggerMeta
 from rag.index import Vector
 from rag.keywords import find_keyword

@@ -7,8 +7,8 @@ import numpy as np
 from scipy.sparse import diags
 from sklearn.linear_model import LogisticRegression
 
+from heads.attacks import AttackDetector, Detector, line_ngrams
 from heads.ngrams import HashIndex
-from rag.detector import AttackDetector, Detector, line_ngrams
 from train.encoder_data import TriggerLine
 from train.encoder_scores import best_threshold
 from train.sparse_rows import known_keys, rarity, sparse_rows

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from rag.detector import DETECTOR
+from heads.attacks import DETECTOR
 from train.commands import or_say_why, write_whole
 from train.encoder_data import TriggerLine, read_lines
 

@@ -41,8 +41,9 @@ def rows(found: Clues) -> dict[int, float]:
 def test_known_ngrams_have_unit_length_whatever_the_text(text: str, npc_id: str) -> None:
     nobody = Remark(npc_id, text, {})
     found = index_of(nobody).find(nobody)
-    ngrams = found.weights[:-1]  # the last is the NPC's name
-    assert len(found.rows) == len(features_of(nobody).ngrams) + 1
+    num_ngrams = len(features_of(nobody).ngrams)
+    ngrams = found.weights[:num_ngrams]
+    assert len(found.rows) == num_ngrams + len(["her name", "attack", "attack >"])
     assert math.isclose(ngrams @ ngrams, 1 if text.split() else 0, rel_tol=1e-5)
 
 
@@ -68,7 +69,7 @@ def test_what_is_not_known_counts_for_nothing() -> None:
     known = index.find(Remark("mina", "ring", {}))
     more = index.find(Remark("mina", "ring qqq", {"location": "attic"}))
     assert sorted(more.rows) == sorted(known.rows)
-    *ngrams, npc = more.weights
+    ngrams, npc = np.split(more.weights, [-3])[0], more.weights[-3]
     assert npc == 1
     assert math.isclose(np.square(ngrams).sum(), 1, rel_tol=1e-5)
     nothing = ClueIndex(np.zeros(0, np.uint32)).find(remark())
@@ -125,6 +126,17 @@ def test_trust_counts_in_steps_and_other_numbers_by_their_size() -> None:
 
     assert [change for change in changed(trust=0.45) if change] == pytest.approx([0.2, 1, 1])
     assert [change for change in changed(relationship=0.0) if change] == pytest.approx([0.5])
+
+
+def test_how_much_of_an_attack_a_line_is_counts_and_again_for_her_mood() -> None:
+    def names(text: str, mood: str = "gruff") -> dict[int, float]:
+        return names_of(features_of(remark(text, npc_mood=mood)))
+
+    threat = "Pay me or I'll break your legs, old man."
+    calm, hurt = names("Good evening."), names(threat)
+    assert sum(hurt[name] > calm[name] for name in calm) == len(["nearer to one", "one", "gruff"])
+    assert sum(hurt[name] == calm[name] for name in calm) == len(calm) - 3
+    assert len(names(threat, "wary").keys() - hurt.keys()) == len(["the mood", "an attack in it"])
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 10**400, -(10**400)])

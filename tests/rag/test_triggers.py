@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from heads.attacks import AttackDetector
 from rag.calibration import Calibration
-from rag.detector import AttackDetector
 from rag.documents import Document, ForbiddenTriggerList, ForbiddenTriggers, TriggerMeta
 from rag.index_store import open_index
 from rag.retriever import Retriever

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heads.attacks import AttackDetector, Detector, default_detector, line_ngrams
 from heads.ngrams import Hashes
-from rag.detector import AttackDetector, Detector, default_detector, line_ngrams
 from train.encoder_data import TriggerLine
 from train.fit_detector import fit_detector
 

@@ -4,7 +4,8 @@ A logistic regression on character n-grams: it needs no encoder, so it is the sa
 it takes a tenth of a millisecond. `persona triggers fit` makes `attacks.json`.
 """
 
-from functools import cache
+import zlib
+from functools import cache, lru_cache
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from heads.spec import Probability
 FORMAT = 2
 DETECTOR = Path(__file__).with_name("attacks.json")
 LONGEST_NGRAM = 6
+_REMEMBERED = 64
+"""Lines: a turn asks for its own more than once."""
 
 
 class Detector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -40,15 +43,20 @@ class AttackDetector:
 
     def __init__(self, detector: Detector) -> None:
         self.threshold = detector.threshold
+        self.id = f"{zlib.crc32(detector.keys + detector.weights):08x}"
+        """Of what it has learnt: another one means something else by its scores."""
+        self.logit = lru_cache(_REMEMBERED)(self._logit)
         self._index = HashIndex(np.frombuffer(detector.keys, "<u4").astype(np.uint32))
         self._weights = np.frombuffer(detector.weights, "<f2").astype(float)
         self._bias = detector.bias
 
     def score(self, text: str) -> float:
         """A probability, of the text as it is written."""
+        return 1 / (1 + exp(-max(-60.0, min(60.0, self.logit(text)))))
+
+    def _logit(self, text: str) -> float:
         rows, shares = self._index.at_unit_length(*line_ngrams(text))
-        logit = self._bias + float(self._weights[rows] @ shares)
-        return 1 / (1 + exp(-max(-60.0, min(60.0, logit))))
+        return self._bias + float(self._weights[rows] @ shares)
 
 
 @cache
