@@ -9,7 +9,7 @@ from rag.flags import flag_rule
 from rag.language import detect_language
 from rag.loader import Problem
 from rag.world import World
-from train.dataset import Line
+from train.dataset import DRILLS, Line
 from train.similarity import near_duplicates
 
 MAX_TURNS = 12
@@ -162,10 +162,11 @@ def _leaks(splits: Mapping[str, Sequence[Line]]) -> Iterator[Problem]:
                 if home != split:
                     what = f"{value!r} stands in {home} and in {split}"
                     yield line.problem(key, what, "keep it in one split")
+    learned = [*splits.get("train", ()), *splits.get(DRILLS, ())]
     for split in ("validation", "test"):
-        if split not in splits or "train" not in splits:
+        if split not in splits:
             continue
-        pairs = near_duplicates(splits[split], splits["train"])
+        pairs = near_duplicates(splits[split], learned)
         if len(pairs) > MAX_NEAR_DUPLICATES * len(splits[split]):
             for line, other, value in pairs:
                 what = f"{value:.2f} like {other.path}, line {other.number}"

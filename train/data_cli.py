@@ -17,6 +17,7 @@ from train.data_check import check_dataset
 from train.data_split import choose_validation
 from train.data_summary import overlap, summary_table
 from train.dataset import (
+    DRILLS,
     SPLITS,
     DatasetError,
     DatasetProblems,
@@ -59,10 +60,12 @@ def run_check(args: argparse.Namespace) -> None:
     turns = {name: [line.turn for line in lines] for name, lines in splits.items()}
     console = Console()
     console.print(summary_table(turns))
+    learned = [*splits.get("train", ()), *splits.pop(DRILLS, [])]
+    turns["train"] = [line.turn for line in learned]
     for name in splits:
         if name == "train":
             continue
-        close = near_duplicates(splits[name], splits["train"])
+        close = near_duplicates(splits[name], learned)
         console.print(
             f"{name}: {len(close)} of {len(turns[name])} utterances are near-duplicates of a "
             f"training one (Jaccard index of character 3-grams >= {THRESHOLD}); "

@@ -19,6 +19,8 @@ from rag.world import World
 T = TypeVar("T")
 
 SPLITS = ("train", "validation", "test")
+DRILLS = "drills"
+"""Single turns that practise what conversations seldom hold; `train` alone must be balanced."""
 
 
 class Tags(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -111,7 +113,8 @@ class Line:
 
 def dataset_files(folder: Path) -> list[Path]:
     """The JSONL files of a dataset, split by split. Raises DatasetError if none is for training."""
-    files = [path for name in SPLITS for path in sorted((folder / name).glob("*.jsonl"))]
+    names = (*SPLITS, DRILLS)
+    files = [path for name in names for path in sorted((folder / name).glob("*.jsonl"))]
     if not any(path.parent.name == "train" for path in files):
         raise DatasetError(
             f"{folder}: no train/*.jsonl; a dataset is a folder with {', '.join(SPLITS)} in it"
@@ -120,22 +123,27 @@ def dataset_files(folder: Path) -> list[Path]:
 
 
 def read_splits(folder: Path) -> tuple[dict[str, list[Line]], list[Problem]]:
-    """The lines of each split that there is, and every problem of a line met on the way.
+    """The lines of each split and drill that there is, and every problem met on the way.
 
     Raises DatasetError if there is none for training.
     """
     lines, problems = read_lines(dataset_files(folder))
-    by_split: dict[str, list[Line]] = {name: [] for name in SPLITS}
+    by_split: dict[str, list[Line]] = {name: [] for name in (*SPLITS, DRILLS)}
     for line in lines:
         by_split[line.path.parent.name].append(line)
     return {name: found for name, found in by_split.items() if found}, problems
 
 
 def read_dataset(folder: Path) -> dict[str, list[TurnLabel]]:
-    """The turns of each split that there is. Raises DatasetError."""
+    """The turns of each split that there is, drills among those to train on.
+
+    Raises DatasetError.
+    """
     splits, problems = read_splits(folder)
     if problems:
         raise DatasetProblems(problems)
+    if drills := splits.pop(DRILLS, None):
+        splits["train"] = [*splits.get("train", ()), *drills]
     return {name: [line.turn for line in lines] for name, lines in splits.items()}
 
 

@@ -147,6 +147,22 @@ def test_a_flag_that_is_hardly_ever_raised_is_told(
     assert "flag.npc_main_story: 'npc_main_story' is 1 in 2.9% of the training turns" in text
 
 
+def test_drills_need_no_balance_and_are_held_against_what_is_held_out(
+    check: Callable[[Splits], tuple[int, str]],
+) -> None:
+    splits = good_lines()
+    splits["drills"] = [
+        turn(f"drill {n}", 0, f"{n}번째 골무예요", f"{n}번째라니요.") for n in range(30)
+    ]
+    code, text = check(splits)
+    assert code == 0, text
+    assert "turns 5 1 1 30 37" in [" ".join(line.split()) for line in text.splitlines()]
+    splits["drills"][0]["player_utterance"] = splits["test"][0]["player_utterance"]
+    code, text = check(splits)
+    assert code == 1
+    assert "drills/nari.jsonl, line 1" in text
+
+
 def test_a_dataset_that_is_not_there_is_said_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

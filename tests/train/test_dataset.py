@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from tests.train.turns import label, line, write_lines
-from train.dataset import DatasetError, conversations, read_turns, spread
+from train.dataset import DatasetError, conversations, read_dataset, read_turns, spread
 
 
 def error_of(*paths: Path) -> str:
@@ -68,6 +68,17 @@ def test_labels_come_in_the_order_of_the_first_line(tmp_path: Path) -> None:
     assert list(second.flag) == list(first.flag)
     assert list(second.delta) == list(first.delta)
     assert second.flag["give_item"] == 1
+
+
+def test_drills_are_among_what_is_trained_on(tmp_path: Path) -> None:
+    for name in ("train", "test", "drills"):
+        (tmp_path / name).mkdir()
+        write_lines(tmp_path / name / "mina.jsonl", [line(0, conversation=name)])
+    splits = read_dataset(tmp_path)
+    assert {name: [t.conversation for t in turns] for name, turns in splits.items()} == {
+        "train": ["train", "drills"],
+        "test": ["test"],
+    }
 
 
 def test_what_is_spread_comes_from_all_along() -> None:

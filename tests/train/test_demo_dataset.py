@@ -7,7 +7,7 @@ import pytest
 
 from rag.world import World, load_world
 from train.data_summary import find_pairs
-from train.dataset import TurnLabel, read_dataset
+from train.dataset import DRILLS, TurnLabel, read_splits
 
 FOLDER = Path(__file__).parents[2] / "worlds" / "mulmaru"
 
@@ -19,7 +19,9 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def splits() -> dict[str, list[TurnLabel]]:
-    return read_dataset(FOLDER / "data")
+    lines, problems = read_splits(FOLDER / "data")
+    assert not problems
+    return {name: [line.turn for line in found] for name, found in lines.items()}
 
 
 def written(splits: dict[str, list[TurnLabel]]) -> list[TurnLabel]:
@@ -68,3 +70,11 @@ def test_the_world_has_eight_voices_and_eight_flags(world: World) -> None:
     for npc in world.npcs.values():
         assert len(npc.stages) >= 3
         assert {*npc.persona} == {*npc.name} == {*npc.style} == {"ko", "en"}, npc.npc_id
+
+
+def test_drills_practise_what_conversations_seldom_hold(splits: dict[str, list[TurnLabel]]) -> None:
+    drills = splits[DRILLS]
+    assert len(drills) >= 1_000
+    assert sum(turn.delta["trust"] <= -0.1 for turn in drills) >= len(drills) / 4
+    assert sum(bool(turn.withheld) for turn in drills) >= len(drills) / 4
+    assert len(find_pairs(drills)) >= 100
