@@ -88,7 +88,7 @@ def test_bundles_that_are_replaced_leave_nothing_behind(
     def replace(name: str) -> int:
         """The same bundle by another name, so that it is loaded anew; bytes once it answered."""
         (bundle / "bundle.json").write_bytes(msgspec.json.encode(manifest | {"name": name}))
-        assert client.post("/admin/reload").json()["bundle"]["name"] == name
+        assert client.post("/admin/reload").json()["bundle"].startswith(name)
         response = client.post("/ask", json=ask_body(npc_id="rook", gen_params={"max_tokens": 3}))
         assert response.json()["meta"]["path"] == "main"
         num_bytes: int = client.get("/held").json()["bytes"]
