@@ -86,15 +86,11 @@ def features_of(remark: Remark) -> Features:
     npc = np.uint32(npc_name * _MIX % 2**32)
     words = words_of(remark.utterance)
     ngrams, logs = count_ngrams((f" {word} " for word in words), LONGEST_NGRAM)
-    names, values = [npc_name], [1.0]
+    named = [(npc_name, 1.0)]
     for key in STATE_KEYS:
         if key in remark.state:
-            for hashed, value in _names(key, remark.state[key]):
-                names.append(hashed)
-                values.append(value)
-    for hashed, value in _attack(remark):
-        names.append(hashed)
-        values.append(value)
+            named += _names(key, remark.state[key])
+    names, values = zip(*named, *_attack(remark), strict=True)
     own = [_hash(key, name) for key in _OWN_KEYS for name in _texts(remark.state.get(key, ()))]
     return Features(
         np.concatenate([ngrams, _mixed(ngrams, npc)]),

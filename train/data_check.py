@@ -9,7 +9,7 @@ from rag.flags import flag_rule
 from rag.language import detect_language
 from rag.loader import Problem
 from rag.world import World
-from train.dataset import DRILLS, Line
+from train.dataset import Line, learned_from
 from train.similarity import near_duplicates
 
 MAX_TURNS = 12
@@ -162,7 +162,7 @@ def _leaks(splits: Mapping[str, Sequence[Line]]) -> Iterator[Problem]:
                 if home != split:
                     what = f"{value!r} stands in {home} and in {split}"
                     yield line.problem(key, what, "keep it in one split")
-    learned = [*splits.get("train", ()), *splits.get(DRILLS, ())]
+    learned = learned_from(splits)
     for split in ("validation", "test"):
         if split not in splits:
             continue

@@ -17,11 +17,11 @@ from train.data_check import check_dataset
 from train.data_split import choose_validation
 from train.data_summary import overlap, summary_table
 from train.dataset import (
-    DRILLS,
     SPLITS,
     DatasetError,
     DatasetProblems,
     TurnLabel,
+    learned_from,
     read_dataset,
     read_splits,
 )
@@ -60,10 +60,10 @@ def run_check(args: argparse.Namespace) -> None:
     turns = {name: [line.turn for line in lines] for name, lines in splits.items()}
     console = Console()
     console.print(summary_table(turns))
-    learned = [*splits.get("train", ()), *splits.pop(DRILLS, [])]
+    learned = learned_from(splits)
     turns["train"] = [line.turn for line in learned]
-    for name in splits:
-        if name == "train":
+    for name in SPLITS[1:]:
+        if name not in splits:
             continue
         close = near_duplicates(splits[name], learned)
         console.print(

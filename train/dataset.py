@@ -21,6 +21,7 @@ T = TypeVar("T")
 SPLITS = ("train", "validation", "test")
 DRILLS = "drills"
 """Single turns that practise what conversations seldom hold; `train` alone must be balanced."""
+_PARTS = (*SPLITS, DRILLS)
 
 
 class Tags(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -113,8 +114,7 @@ class Line:
 
 def dataset_files(folder: Path) -> list[Path]:
     """The JSONL files of a dataset, split by split. Raises DatasetError if none is for training."""
-    names = (*SPLITS, DRILLS)
-    files = [path for name in names for path in sorted((folder / name).glob("*.jsonl"))]
+    files = [path for name in _PARTS for path in sorted((folder / name).glob("*.jsonl"))]
     if not any(path.parent.name == "train" for path in files):
         raise DatasetError(
             f"{folder}: no train/*.jsonl; a dataset is a folder with {', '.join(SPLITS)} in it"
@@ -128,7 +128,7 @@ def read_splits(folder: Path) -> tuple[dict[str, list[Line]], list[Problem]]:
     Raises DatasetError if there is none for training.
     """
     lines, problems = read_lines(dataset_files(folder))
-    by_split: dict[str, list[Line]] = {name: [] for name in (*SPLITS, DRILLS)}
+    by_split: dict[str, list[Line]] = {name: [] for name in _PARTS}
     for line in lines:
         by_split[line.path.parent.name].append(line)
     return {name: found for name, found in by_split.items() if found}, problems
@@ -142,9 +142,14 @@ def read_dataset(folder: Path) -> dict[str, list[TurnLabel]]:
     splits, problems = read_splits(folder)
     if problems:
         raise DatasetProblems(problems)
-    if drills := splits.pop(DRILLS, None):
-        splits["train"] = [*splits.get("train", ()), *drills]
-    return {name: [line.turn for line in lines] for name, lines in splits.items()}
+    if learned := learned_from(splits):
+        splits["train"] = learned
+    return {name: [line.turn for line in splits[name]] for name in SPLITS if name in splits}
+
+
+def learned_from(splits: Mapping[str, Sequence[Line]]) -> list[Line]:
+    """The lines to train on, drills among them."""
+    return [*splits.get("train", ()), *splits.get(DRILLS, ())]
 
 
 def check_npcs(splits: Mapping[str, Sequence[TurnLabel]], world: World) -> None:

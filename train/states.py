@@ -194,11 +194,8 @@ def read_states(
     config = conditions.settings.config(
         n_ctx=NUM_CELLS, n_seq_max=NUM_SEQUENCES, n_threads=conditions.num_threads
     )
-    context = LlamaContext(model, config)
-    try:
+    with closing(LlamaContext(model, config)) as context:
         return StateReader(context, with_nll=conditions.with_nll).read(wanted, on_progress)
-    finally:
-        context.close()
 
 
 def read_states_of(
