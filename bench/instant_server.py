@@ -24,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bench.players import read_players
-from rag.embedder import Embedder, Vectors
+from rag.embedder import Embedder, Heard, TaughtEmbedder, Vectors
 from runtime.engine import Engine
 from runtime.llama_backend import LlamaModel
 from runtime.prompt import Special
@@ -57,7 +57,6 @@ class Record(msgspec.Struct):
     num_checked: int = 0
     decision: float = 0.0
     engine: float = 0.0
-    is_engine_asked: bool = False
 
     @property
     def encoder(self) -> float:
@@ -105,7 +104,6 @@ class InstantEngine(Engine):
     def submit(self, request: Request, emit: Callable[[Event], None]) -> EngineSequence:
         """See Engine."""
         job = _Job(EngineSequence(request, emit), current_record.get(Record()))
-        job.record.is_engine_asked = True
         self._jobs.put(job)
         return job.sequence
 
@@ -157,18 +155,26 @@ class TimedEmbedder:
     def __init__(self, embedder: Embedder) -> None:
         self.id, self.dim = embedder.id, embedder.dim
         self._embedder = embedder
+        self.blend = embedder.blend if isinstance(embedder, TaughtEmbedder) else None
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """See Embedder."""
+        """See Embedder: sentences of a line, when a turn is on its way."""
         start = time.perf_counter()
         vectors = self._embedder.encode(texts)
-        spent, record = (time.perf_counter() - start) * 1e3, current_record.get(Record())
-        if record.is_engine_asked:
-            record.checking += spent
-            record.num_checked += len(texts)
-        else:
-            record.hearing += spent
+        record = current_record.get(Record())
+        record.checking += (time.perf_counter() - start) * 1e3
+        record.num_checked += len(texts)
         return vectors
+
+    def hear(self, text: str) -> Heard:
+        """See TaughtEmbedder: the utterance of a turn."""
+        start, embedder = time.perf_counter(), self._embedder
+        if isinstance(embedder, TaughtEmbedder):
+            heard = embedder.hear(text)
+        else:
+            heard = Heard(embedder.encode([text])[0])
+        current_record.get(Record()).hearing += (time.perf_counter() - start) * 1e3
+        return heard
 
 
 class Recorded:

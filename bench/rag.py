@@ -35,6 +35,7 @@ from bench.generated_world import (
 )
 from export.machine import describe_machine
 from heads.session import Prediction
+from rag.embedder import Heard
 from rag.flags import flag_rule
 from rag.index import Vector, WorldIndex
 from rag.index_store import open_index
@@ -275,14 +276,15 @@ class _Rules:
         self.watch.lap("read the request")
         said = self.triggers.by_keyword(turn.scene, turn.utterance)
         self.watch.lap("forbidden keywords")
-        meant = self.triggers.by_meaning(turn.scene, turn.utterance, vector)
+        heard = Heard(vector)
+        meant = self.triggers.by_meaning(turn.scene, turn.utterance, heard)
         self.watch.lap("forbidden meanings")
         check_gate(turn, None, self.world, said or meant)
         self.watch.lap("gate")
         ranked = self.retriever.notes(vector, turn.scene, turn.lang)
         [match for match in ranked if self.retriever.is_near(match, vector)]
         self.watch.lap("notes")
-        self._decide(prediction, TurnProgress(turn, vector=vector, index=self.retriever.index))
+        self._decide(prediction, TurnProgress(turn, heard=heard, index=self.retriever.index))
         self.watch.lap("decide")
         self._say(reply, turn)
         self.watch.lap("line")

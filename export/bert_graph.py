@@ -1,5 +1,8 @@
 """Writes a BERT sentence encoder as ONNX: token ids to one unit vector, int8 weights inside.
 
+What begins as it does and was taught to tell attacks goes on from its embedded words (`write_graph`
+gives them out, `write_attack_graph` takes them), so that the word table is there once.
+
 No padding and no mask: the texts of a batch have the same length, as they do one at a time. The
 word table is int8 with a scale for each row. The weights of matrices are 7 bits wide, which keeps
 `vpmaddubsw` of CPUs without VNNI from saturating: the same file gives the same vectors everywhere.
@@ -17,14 +20,27 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from export.heads_graph import IR_VERSION, OPSET
 from export.packaged_encoder import Array, EncoderWeights
-from rag.embedder import OUTPUT
+from rag.embedder import ATTACK, OUTPUT, WORDS
 
 INPUT = "input_ids"
 
 
 def write_graph(weights: EncoderWeights, path: Path, *, is_quantised: bool = True) -> None:
-    """Write the graph of `weights` to `path`."""
-    model = _Graph(weights).model()
+    """Write the graph of `weights` to `path`: ids to the unit vector and the embedded words."""
+    _write(_Graph(weights).encoder(), path, is_quantised=is_quantised)
+
+
+def write_attack_graph(
+    weights: EncoderWeights, head: Array, bias: float, path: Path, *, is_quantised: bool = True
+) -> None:
+    """Write the layers of `weights` to `path`: embedded words to the logit of an attack.
+
+    That is `head` [dim] times the unit vector, plus `bias`.
+    """
+    _write(_Graph(weights).attack(head, bias), path, is_quantised=is_quantised)
+
+
+def _write(model: onnx.ModelProto, path: Path, *, is_quantised: bool) -> None:
     onnx.checker.check_model(model, full_check=True)
     if not is_quantised:
         onnx.save(model, path)
@@ -63,30 +79,44 @@ class _Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
 
-    def model(self) -> onnx.ModelProto:
-        """The whole model."""
-        hidden = self._embedded()
+    def encoder(self) -> onnx.ModelProto:
+        """From token ids to the unit vector, with what the layers begin with."""
+        words = self._embedded()
+        self._nodes.append(
+            helper.make_node("LpNormalization", [self._pooled(words)], [OUTPUT], axis=1, p=2)
+        )
+        dim = self._weights.dim
+        return self._model(
+            _port(INPUT, ["batch", "tokens"], TensorProto.INT64),
+            _port(OUTPUT, ["batch", dim]),
+            _port(words, ["batch", "tokens", dim]),
+        )
+
+    def attack(self, head: Array, bias: float) -> onnx.ModelProto:
+        """From embedded words to a logit."""
+        self._add("LpNormalization", [self._pooled(WORDS)], "unit", axis=1, p=2)
+        # a Gemm, which is left in float: there is nothing to gain by it in int8
+        column = self._constant("head", head.reshape(-1, 1))
+        shift = self._constant("head_bias", np.float32(bias).reshape(1))
+        self._add("Gemm", ["unit", column, shift], ATTACK)
+        return self._model(
+            _port(WORDS, ["batch", "tokens", self._weights.dim]), _port(ATTACK, ["batch", 1])
+        )
+
+    def _pooled(self, hidden: str) -> str:
         for number in range(self._weights.num_layers):
             hidden = self._layer(hidden, f"encoder.layer.{number}")
-        pooled = self._add("ReduceMean", [hidden], "pooled", axes=[1], keepdims=0)
-        self._nodes.append(helper.make_node("LpNormalization", [pooled], [OUTPUT], axis=1, p=2))
-        graph = helper.make_graph(
-            self._nodes,
-            "encoder",
-            [helper.make_tensor_value_info(INPUT, TensorProto.INT64, ["batch", "tokens"])],
-            [
-                helper.make_tensor_value_info(
-                    OUTPUT, TensorProto.FLOAT, ["batch", self._weights.dim]
-                )
-            ],
-            list(self._constants.values()),
-        )
+        return self._add("ReduceMean", [hidden], "pooled", axes=[1], keepdims=0)
+
+    def _model(self, source: onnx.ValueInfoProto, *outputs: onnx.ValueInfoProto) -> onnx.ModelProto:
+        constants = list(self._constants.values())
+        graph = helper.make_graph(self._nodes, "encoder", [source], outputs, constants)
         opset = helper.make_opsetid("", OPSET)
         return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
 
     def _embedded(self) -> str:
         words, scale = _rows_to_int8(self._tensor("embeddings.word_embeddings.weight"))
-        table, scales = self._constant("words", words), self._constant("word_scales", scale)
+        table, scales = self._constant("word_table", words), self._constant("word_scales", scale)
         codes = self._add("Gather", [table, INPUT], "codes")
         word = self._add(
             "Mul",
@@ -103,7 +133,8 @@ class _Graph:
         kind = self._tensor("embeddings.token_type_embeddings.weight")[0]
         places = self._tensor("embeddings.position_embeddings.weight") + kind
         place = self._add("Gather", [self._constant("places", places), numbers], "place")
-        return self._norm(self._add("Add", [word, place], "embedded"), "embeddings.LayerNorm")
+        embedded = self._add("Add", [word, place], "embedded")
+        return self._norm(embedded, "embeddings.LayerNorm", WORDS)
 
     def _layer(self, hidden: str, name: str) -> str:
         heads, dim = self._weights.num_heads, self._weights.dim
@@ -153,12 +184,14 @@ class _Graph:
         both = self._add("Mul", [value, self._add("Add", [error, one])])
         return self._add("Mul", [both, half])
 
-    def _norm(self, value: str, name: str) -> str:
+    def _norm(self, value: str, name: str, output: str = "") -> str:
         parts = [
             self._constant(f"{name}.{part}", self._tensor(f"{name}.{part}"))
             for part in ("weight", "bias")
         ]
-        return self._add("LayerNormalization", [value, *parts], epsilon=self._weights.eps, axis=-1)
+        inputs = [value, *parts]
+        eps = self._weights.eps
+        return self._add("LayerNormalization", inputs, output, epsilon=eps, axis=-1)
 
     def _tensor(self, name: str) -> Array:
         return self._weights.tensors[name]
@@ -173,6 +206,10 @@ class _Graph:
         output = name or f"{kind.lower()}_{len(self._nodes)}"
         self._nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
+
+
+def _port(name: str, shape: list[str | int], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
 
 
 def _rows_to_int8(table: Array) -> tuple[np.ndarray, Array]:

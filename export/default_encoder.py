@@ -1,7 +1,7 @@
 """Builds the default sentence encoder: the packaged E5, its vocabulary trimmed, in int8.
 
-The repository carries `default/encoder/calibration.json` (by `persona embedder calibrate`); the
-rest is made on the user's machine.
+The repository carries `default/encoder/calibration.json` (by `persona embedder calibrate`) and
+`attacks.safetensors` (by `persona triggers teach`); the rest is made on the user's machine.
 """
 
 import hashlib
@@ -12,7 +12,8 @@ import msgspec
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from export import folder_swap
-from export.bert_graph import write_graph
+from export.attack_adapter import AttackAdapter, read_adapter
+from export.bert_graph import write_attack_graph, write_graph
 from export.build_key import DEFAULT_FOLDER, hash_file
 from export.errors import BuildError
 from export.keep_rule import is_declared
@@ -28,9 +29,11 @@ from export.packaged_encoder import (
     read_packaged,
 )
 from export.reporter import Reporter
+from heads.attacks import default_detector
 from heads.bundle import file_sha256
 from rag.calibration import CALIBRATION, Calibration
 from rag.embedder import (
+    ATTACKS,
     FORMAT,
     GRAPH,
     RECORD,
@@ -46,17 +49,19 @@ ENCODER_FOLDER = DEFAULT_FOLDER / "encoder"
 MAX_TOKENS = 256
 """Longer texts are cut: an utterance may have 2,000 characters, which are read in vain."""
 
-_RECIPE = ("bert_graph", "default_encoder", "keep_rule", "packaged_encoder")
-_OWN = frozenset({GRAPH, TOKENIZER, RECORD, CALIBRATION})
+_RECIPE = ("attack_adapter", "bert_graph", "default_encoder", "keep_rule", "packaged_encoder")
+_OWN = frozenset({GRAPH, TOKENIZER, RECORD, CALIBRATION, ATTACKS})
 _WORDS = "embeddings.word_embeddings.weight"
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderBuild:
-    """Where to, and the calibration to put beside it; None: that is yet to be made."""
+    """Where to, and what to put beside it; None: that is yet to be made."""
 
     out: Path
     calibration: Path | None
+    adapter: Path | None = None
+    """What it was taught about attacks."""
     force: bool = False
 
 
@@ -107,11 +112,15 @@ def make_tokenizer(weights: EncoderWeights) -> Tokenizer:
 
 
 def _fill(folder: Path, options: EncoderBuild, key: str, reporter: Reporter) -> None:
+    adapter = read_adapter(options.adapter) if options.adapter else None
     reporter.stage("reading the packaged encoder")
     weights = trimmed(read_packaged())
     reporter.stage("writing the int8 graph")
     write_graph(weights, folder / GRAPH)
     make_tokenizer(weights).save(str(folder / TOKENIZER))
+    if adapter:
+        reporter.stage("writing what it was taught about attacks")
+        _write_attacks(adapter, weights, folder, options)
     record = EncoderRecord(
         format=FORMAT,
         source=NAME,
@@ -123,13 +132,33 @@ def _fill(folder: Path, options: EncoderBuild, key: str, reporter: Reporter) -> 
         quantisation="any",
         cosine=None,
         build=key,
-        files=FileHashes(file_sha256(folder / GRAPH), file_sha256(folder / TOKENIZER)),
+        files=FileHashes(
+            file_sha256(folder / GRAPH),
+            file_sha256(folder / TOKENIZER),
+            file_sha256(folder / ATTACKS) if adapter else None,
+        ),
+        blend=adapter.record.blend if adapter else None,
     )
     (folder / RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(record)) + b"\n")
     if options.calibration:
         calibration = _calibration(options)
         named = msgspec.structs.replace(calibration, embedder=OnnxEmbedder(folder).id)
         (folder / CALIBRATION).write_bytes(msgspec.json.encode(named))
+
+
+def _write_attacks(
+    adapter: AttackAdapter, weights: EncoderWeights, folder: Path, options: EncoderBuild
+) -> None:
+    path, ngrams = options.adapter, default_detector().id
+    assert path is not None
+    remedy = "run `persona triggers teach`"
+    if adapter.record.blend.ngrams != ngrams:
+        expected = f"one that was weighed beside the n-grams {ngrams} of heads/attacks.json"
+        raise BuildError(path, expected, adapter.record.blend.ngrams, remedy)
+    try:
+        write_attack_graph(adapter.applied_to(weights), *adapter.head, folder / ATTACKS)
+    except (KeyError, ValueError) as error:
+        raise BuildError(path, f"tensors of {NAME}", str(error), remedy) from error
 
 
 def _calibration(options: EncoderBuild) -> Calibration:
@@ -147,9 +176,10 @@ def _calibration(options: EncoderBuild) -> Calibration:
 
 def _key(options: EncoderBuild) -> str:
     """Hex SHA-256 of all that the encoder is made of."""
-    inputs = [packaged_file(), options.calibration]
+    inputs = [packaged_file(), options.calibration, options.adapter]
     inputs += [Path(__file__).with_name(f"{name}.py") for name in _RECIPE]
-    parts = [str(FORMAT), *(hash_file(path) if path else "-" for path in inputs)]
+    parts = [str(FORMAT), default_detector().id]
+    parts += [hash_file(path) if path else "-" for path in inputs]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -7,6 +7,7 @@ from typing import get_args
 
 from rich.console import Console
 
+from export.attack_adapter import ADAPTER
 from export.default_encoder import ENCODER_FOLDER, EncoderBuild, build_encoder
 from export.errors import ExportError
 from export.reporter import RichReporter
@@ -36,8 +37,9 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run_build(args: argparse.Namespace) -> int:
     """Builds; 0 if the encoder is there now."""
-    calibration = ENCODER_FOLDER / CALIBRATION
-    options = EncoderBuild(args.out or encoder_folder(DEFAULT), calibration, args.force)
+    calibration, adapter = ENCODER_FOLDER / CALIBRATION, ENCODER_FOLDER / ADAPTER
+    out = args.out or encoder_folder(DEFAULT)
+    options = EncoderBuild(out, calibration, adapter, args.force)
     try:
         with RichReporter(Console(stderr=True)) as reporter:
             build_encoder(options, reporter)

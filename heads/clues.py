@@ -12,6 +12,7 @@ count for nothing.
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -131,5 +132,6 @@ def _texts(value: StateValue) -> list[str]:
     return [*dict.fromkeys(map(str, value))] if isinstance(value, Sequence) else []
 
 
+@lru_cache(maxsize=4_096)  # a game's names are few
 def _hash(key: str, text: str) -> int:
     return zlib.crc32(f"{key}\0{text}".encode("utf-8", "surrogatepass"))

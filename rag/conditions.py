@@ -1,7 +1,9 @@
 """Whether a document's conditions hold, and what exactly does not."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
@@ -61,9 +63,9 @@ class Checked(msgspec.Struct, frozen=True):
 def unmet(conditions: Conditions, facts: Facts) -> list[Unmet]:
     """Everything in `conditions` that does not hold; an empty list means that all holds."""
     gaps = [
-        Unmet(check.key, check.needed, check.found)
-        for check in _requirements(conditions, facts)
-        if not check.holds
+        Unmet(test.key, *test.words())
+        for test in _requirements(conditions, facts)
+        if not test.holds
     ]
     for number, exception in enumerate(conditions.unless):
         if not unmet(exception, facts):
@@ -73,15 +75,26 @@ def unmet(conditions: Conditions, facts: Facts) -> list[Unmet]:
 
 def checked(conditions: Conditions, facts: Facts) -> Iterator[Checked]:
     """Every condition in `conditions`, whether it holds and what was found."""
-    yield from _requirements(conditions, facts)
+    for test in _requirements(conditions, facts):
+        yield Checked(test.key, *test.words(), test.holds)
     yield from _exceptions(conditions, facts)
 
 
-def _requirements(needed: Conditions, facts: Facts) -> Iterator[Checked]:
+class _Test(NamedTuple):
+    """A condition held against the facts; most hold, and nobody asks for their words."""
+
+    key: str
+    holds: bool
+    words: Callable[[], tuple[str, str]]
+    """What is needed and what was found."""
+
+
+def _requirements(needed: Conditions, facts: Facts) -> Iterator[_Test]:
     if needed.required_text:
         said = facts.utterance.casefold()
         holds = any(text.casefold() in said for text in needed.required_text)
-        yield Checked("required_text", " | ".join(needed.required_text), facts.utterance, holds)
+        words = partial(_text_words, needed.required_text, facts.utterance)
+        yield _Test("required_text", holds, words)
     yield from _names("required_items", needed.required_items, facts.items)
     yield from _names("required_actions", needed.required_actions, facts.actions)
     if needed.required_game_state:
@@ -95,30 +108,41 @@ def _requirements(needed: Conditions, facts: Facts) -> Iterator[Checked]:
     for name, bound in needed.required_delta.mandatory.items():
         value = facts.npc_state.get(name)
         holds = isinstance(value, int | float) and value >= bound
-        yield Checked(f"required_delta.{name}", f">= {bound}", _written(value), holds)
+        yield _Test(f"required_delta.{name}", holds, partial(_bound_words, bound, value))
 
 
-def _names(key: str, needed: NeededNames, found: Collection[str]) -> Iterator[Checked]:
-    if not (needed.mandatory or needed.optional):
-        return
-    held = ", ".join(sorted(found)) or "nothing"
+def _names(key: str, needed: NeededNames, found: Collection[str]) -> Iterator[_Test]:
     if needed.mandatory:
         missing = [name for name in needed.mandatory if name not in found]
-        wanted = ", ".join(missing or needed.mandatory)
-        yield Checked(f"{key}.mandatory", wanted, held, not missing)
+        words = partial(_name_words, ", ", missing or needed.mandatory, found)
+        yield _Test(f"{key}.mandatory", not missing, words)
     if needed.optional:
         holds = any(name in found for name in needed.optional)
-        yield Checked(f"{key}.optional", " | ".join(needed.optional), held, holds)
+        yield _Test(f"{key}.optional", holds, partial(_name_words, " | ", needed.optional, found))
 
 
-def _values(
-    key: str, needed: Mapping[str, OneOf], found: Mapping[str, Scalar]
-) -> Iterator[Checked]:
+def _values(key: str, needed: Mapping[str, OneOf], found: Mapping[str, Scalar]) -> Iterator[_Test]:
     for name, choice in needed.items():
         choices = choice if isinstance(choice, list) else [choice]
         value = found.get(name)
         holds = any(_same(value, wanted) for wanted in choices)
-        yield Checked(f"{key}.{name}", " | ".join(map(_written, choices)), _written(value), holds)
+        yield _Test(f"{key}.{name}", holds, partial(_value_words, choices, value))
+
+
+def _text_words(needed: Sequence[str], said: str) -> tuple[str, str]:
+    return " | ".join(needed), said
+
+
+def _bound_words(bound: float, value: Scalar | None) -> tuple[str, str]:
+    return f">= {bound}", _written(value)
+
+
+def _name_words(between: str, needed: Sequence[str], found: Collection[str]) -> tuple[str, str]:
+    return between.join(needed), ", ".join(sorted(found)) or "nothing"
+
+
+def _value_words(choices: Sequence[Scalar], value: Scalar | None) -> tuple[str, str]:
+    return " | ".join(map(_written, choices)), _written(value)
 
 
 def _exceptions(conditions: Conditions, facts: Facts) -> Iterator[Checked]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -17,13 +17,16 @@ import numpy.typing as npt
 import onnxruntime
 from tokenizers import Tokenizer
 
+from heads.attacks import Blend
 from heads.bundle import Count, Sha256, cache_folder, file_sha256
 
 FORMAT = 1
 RECORD = "encoder.json"
 GRAPH = "encoder.onnx"
 TOKENIZER = "tokenizer.json"
-OUTPUT = "embedding"
+ATTACKS = "attacks.onnx"
+OUTPUT, WORDS, ATTACK = "embedding", "words", "attack"
+"""What the graphs give: a text's vector, its embedded words; of these the logit of an attack."""
 USE, DEFAULT = "use", "default"
 NO_EMBEDDER = "none"
 EXPORT = "run `persona embedder export MODEL_DIR --out DIR`"
@@ -55,6 +58,24 @@ class Embedder(Protocol):
         """Unit vectors, float32 [len(texts), dim]."""
 
 
+class Heard(NamedTuple):
+    """What an encoder makes of a remark: its unit vector, float32 [dim], and more if taught to."""
+
+    vector: Vectors
+    attack_logit: float | None = None
+
+
+@runtime_checkable
+class TaughtEmbedder(Embedder, Protocol):
+    """One that may have been taught to tell attacks."""
+
+    blend: Blend | None
+    """What its word counts; None if it was not taught."""
+
+    def hear(self, text: str) -> Heard:
+        """The vector of a remark and, if the encoder was taught to tell, whether it attacks."""
+
+
 class Agreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Cosines between an exported encoder's vectors and PyTorch's, over the sentences compared."""
 
@@ -67,12 +88,14 @@ class FileHashes(
     msgspec.Struct,
     frozen=True,
     forbid_unknown_fields=True,
-    rename={"graph": GRAPH, "tokenizer": TOKENIZER},
+    rename={"graph": GRAPH, "tokenizer": TOKENIZER, "attacks": ATTACKS},
 ):
     """SHA-256 of the files beside the record."""
 
     graph: Sha256
     tokenizer: Sha256
+    attacks: Sha256 | None = None
+    """None where the encoder was not taught to tell attacks."""
 
 
 class EncoderRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -93,6 +116,8 @@ class EncoderRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     build: str = ""
     """Hash of all that the default encoder was built from."""
     files: FileHashes
+    blend: Blend | None = None
+    """What its word on attacks counts; None without `attacks.onnx`."""
 
 
 class UseEmbedder:
@@ -146,22 +171,36 @@ class OnnxEmbedder:
         _check_hash(folder / TOKENIZER, record.files.tokenizer)
         self.id = f"{record.source}@{file_sha256(folder / RECORD)[:12]}"
         self.dim = record.dim
+        self.blend = record.blend
         self._prefix = record.prefix
         self._tokenizer = _open_tokenizer(folder / TOKENIZER, record.max_tokens)
         self._session = _open_graph(folder / GRAPH, num_threads)
         self._inputs = _check_ports(folder / GRAPH, self._session, record.dim)
+        self._attacks: onnxruntime.InferenceSession | None = None
+        if record.files.attacks:
+            _check_hash(folder / ATTACKS, record.files.attacks)
+            self._attacks = _open_graph(folder / ATTACKS, num_threads)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, float32 [len(texts), dim]."""
         vectors = np.empty((len(texts), self.dim), np.float32)
         for row, text in enumerate(texts):
-            encoding = self._tokenizer.encode(self._prefix + text)
-            feed = {
-                name: np.array([getattr(encoding, _INPUTS[name])], np.int64)
-                for name in self._inputs
-            }
-            (vectors[row : row + 1],) = self._session.run([OUTPUT], feed)
+            (vectors[row : row + 1],) = self._session.run([OUTPUT], self._feed(text))
         return vectors
+
+    def hear(self, text: str) -> Heard:
+        """The vector of a remark and, if the encoder was taught to tell, whether it attacks."""
+        if self._attacks is None:
+            return Heard(self.encode([text])[0])
+        vectors, words = self._session.run([OUTPUT, WORDS], self._feed(text))
+        (logits,) = self._attacks.run([ATTACK], {WORDS: words})
+        return Heard(vectors[0], float(logits[0, 0]))
+
+    def _feed(self, text: str) -> dict[str, npt.NDArray[np.int64]]:
+        encoding = self._tokenizer.encode(self._prefix + text)
+        return {
+            name: np.array([getattr(encoding, _INPUTS[name])], np.int64) for name in self._inputs
+        }
 
 
 def open_embedder(name_or_folder: str) -> Embedder:

@@ -1,8 +1,9 @@
 """Where documents apply: by NPC, quest stage and place, from the most to the least specific."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from rag.documents import ANY, BaseDocument
@@ -37,7 +38,7 @@ class ScopeTable(Generic[D]):
 
     def find_all(self, scene: Scene) -> list[D]:
         """The documents of every scope that `scene` falls into, most specific first."""
-        scopes = dict.fromkeys(fallback_scopes(scene.npc_id, scene.quest_stage, scene.location))
+        scopes = fallback_scopes(scene.npc_id, scene.quest_stage, scene.location)
         return [document for scope in scopes for document in self._by_scope.get(scope, ())]
 
     def first(self, scene: Scene) -> D | None:
@@ -45,10 +46,20 @@ class ScopeTable(Generic[D]):
         return next(iter(self.find(scene)), None)
 
 
-def fallback_scopes(npc_id: str, stage: str, location: str) -> Iterator[tuple[str, str, str]]:
-    """Scopes to try in turn: stage and place, place, stage, neither; then the same for any NPC."""
-    for npc in (npc_id, ANY):
-        yield npc, stage, location
-        yield npc, ANY, location
-        yield npc, stage, ANY
-        yield npc, ANY, ANY
+@lru_cache(maxsize=1_024)  # a turn looks up a dozen tables with the same ones
+def fallback_scopes(npc_id: str, stage: str, location: str) -> tuple[tuple[str, str, str], ...]:
+    """Scopes to try in turn: stage and place, place, stage, neither; then the same for any NPC.
+
+    Each once, where some of them coincide.
+    """
+    scopes = [
+        scope
+        for npc in (npc_id, ANY)
+        for scope in (
+            (npc, stage, location),
+            (npc, ANY, location),
+            (npc, stage, ANY),
+            (npc, ANY, ANY),
+        )
+    ]
+    return tuple(dict.fromkeys(scopes))

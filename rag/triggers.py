@@ -2,14 +2,14 @@
 
 A list fires at what means the same as one of its example texts. A list whose examples are attacks
 (threats, extortion, death wishes, vicious abuse) fires at any attack besides, so its author need
-not foresee each; that it is one, the detector says of the examples themselves.
+not foresee each; that it is one, the detector of `heads.attacks` says of the examples themselves.
 """
 
 from dataclasses import dataclass
 
 from heads.attacks import AttackDetector, default_detector
 from rag.documents import ANY, ForbiddenTriggerList, TriggerMeta
-from rag.index import Vector
+from rag.embedder import Heard
 from rag.keywords import find_keyword
 from rag.retriever import Retriever
 from rag.scopes import Scene
@@ -38,7 +38,7 @@ class Hearing:
     same: float
     """The cosine from which on the list fires."""
     attack: float | None
-    """The detector's score where the list is one of attacks."""
+    """How much of an attack the utterance is, where the list is one of attacks."""
     attack_threshold: float
 
     @property
@@ -56,6 +56,9 @@ class TriggerMatcher:
     ) -> None:
         self._world, self._retriever = world, retriever
         self._detector = detector or default_detector()
+        blend = retriever.blend if retriever else None
+        is_of_both = blend is not None and blend.ngrams == self._detector.id
+        self._blend = blend if is_of_both else None
         lists = (d for d in world.documents if isinstance(d, ForbiddenTriggerList))
         self._attack_lists = {d.id for d in lists if self._is_of_attacks(d)}
 
@@ -66,35 +69,42 @@ class TriggerMatcher:
                 return Fired(document, meta, keyword=keyword)
         return None
 
-    def by_meaning(self, scene: Scene, utterance: str, vector: Vector | None) -> Fired | None:
+    def by_meaning(self, scene: Scene, utterance: str, heard: Heard | None) -> Fired | None:
         """Of the lists at `scene` that fire by meaning, the one with the nearest example.
 
-        Without a `vector` only attacks are heard.
+        Without what an encoder `heard` only attacks are, and those by their letters alone.
         """
-        fired = [hearing for hearing in self.hear(scene, utterance, vector) if hearing.fires]
+        fired = [hearing for hearing in self.hear(scene, utterance, heard) if hearing.fires]
         if not fired:
             return None
         best = max(fired, key=lambda hearing: hearing.cosine)
         return Fired(best.document, best.meta, example=best.example)
 
-    def hear(self, scene: Scene, utterance: str, vector: Vector | None) -> list[Hearing]:
+    def hear(self, scene: Scene, utterance: str, heard: Heard | None) -> list[Hearing]:
         """How an utterance stands to every list at `scene` that has example texts."""
-        heard = []
-        score: float | None = None
+        hearings = []
+        told: tuple[float, float] | None = None
         for document, meta in self._world.forbidden(scene):
             if not document.triggers.text:
                 continue
             cosine, example, same = -1.0, "", 1.0
-            if self._retriever and vector is not None:
-                cosine, example = self._retriever.index.nearest(vector, document.triggers.text)
+            if self._retriever and heard is not None:
+                index, texts = self._retriever.index, document.triggers.text
+                cosine, example = index.nearest(heard.vector, texts)
                 same = self._retriever.calibration.same
-            is_of_attacks = document.id in self._attack_lists
-            if is_of_attacks and score is None:
-                score = self._detector.score(utterance)
-            attack = score if is_of_attacks else None
-            threshold = self._detector.threshold
-            heard.append(Hearing(document, meta, example, cosine, same, attack, threshold))
-        return heard
+            attack, threshold = None, self._detector.threshold
+            if document.id in self._attack_lists:
+                told = told or self._attack(utterance, heard)
+                attack, threshold = told
+            hearings.append(Hearing(document, meta, example, cosine, same, attack, threshold))
+        return hearings
+
+    def _attack(self, utterance: str, heard: Heard | None) -> tuple[float, float]:
+        """How much of an attack an utterance is, and from where on it is one."""
+        logit = heard.attack_logit if heard else None
+        if self._blend is None or logit is None:
+            return self._detector.score(utterance), self._detector.threshold
+        return self._blend.score(logit, self._detector.logit(utterance)), self._blend.threshold
 
     def banned(self, scene: Scene) -> list[str]:
         """Words that no NPC at `scene` may say either: keywords of everybody's lists."""

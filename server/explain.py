@@ -63,10 +63,9 @@ def _scene(turn: AskedTurn, world: World) -> ExplainedScene:
 def _gate(progress: Progress, world: World, triggers: TriggerMatcher) -> ExplainedGate:
     turn, closed = progress.turn, progress.closed
     heard = {}
-    if progress.vector is not None:
-        heard = {
-            h.document.id: h for h in triggers.hear(turn.scene, turn.utterance, progress.vector)
-        }
+    if progress.heard is not None:
+        hearings = triggers.hear(turn.scene, turn.utterance, progress.heard)
+        heard = {hearing.document.id: hearing for hearing in hearings}
     lists = []
     for document, _ in world.forbidden(turn.scene):
         hearing = heard.get(document.id)

@@ -167,9 +167,9 @@ class Dialogue:
         turn = progress.turn
         fired = self.triggers.by_keyword(turn.scene, turn.utterance)
         if self.retriever and (fired is None or ask.explain):
-            vector = await asyncio.to_thread(self.retriever.encode, turn.utterance)
-            progress.vector, progress.index = vector, self.retriever.index
-        fired = fired or self.triggers.by_meaning(turn.scene, turn.utterance, progress.vector)
+            progress.heard = await asyncio.to_thread(self.retriever.hear, turn.utterance)
+            progress.index = self.retriever.index
+        fired = fired or self.triggers.by_meaning(turn.scene, turn.utterance, progress.heard)
         progress.closed = check_gate(turn, progress.precheck_passed, self.world, fired)
 
     async def _run(self, ask: AskRequest, progress: Progress) -> AsyncGenerator[PipelineEvent]:
@@ -253,13 +253,12 @@ class Dialogue:
     def _recall(self, progress: Progress) -> list[str]:
         """The notes that the utterance calls to mind, as far as the budget goes."""
         turn = progress.turn
-        if self.retriever is None or progress.vector is None:
+        if self.retriever is None or progress.heard is None:
             return []
-        ranked = self.retriever.notes(progress.vector, turn.scene, turn.lang)
+        vector = progress.heard.vector
+        ranked = self.retriever.notes(vector, turn.scene, turn.lang)
         progress.note_threshold = self.retriever.calibration.note
-        progress.recalled = [
-            (match, self.retriever.lead(match, progress.vector)) for match in ranked
-        ]
+        progress.recalled = [(match, self.retriever.lead(match, vector)) for match in ranked]
         near = [match for match, lead in progress.recalled if lead >= progress.note_threshold]
         progress.shown = fitting_notes(near, turn.lang, self.encoder, self.note_tokens)
         return [note_text(match.document, turn.lang) for match in progress.shown]

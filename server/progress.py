@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from heads.session import Prediction
-from rag.index import Match, Vector, WorldIndex
+from rag.embedder import Heard
+from rag.index import Match, WorldIndex
 from runtime.prompt import Segment
 from runtime.sequence import Done, FinishReason
 from server.decide import Decision
@@ -30,8 +31,8 @@ class Progress:
     deadline: float | None = None
     """When the line must be finished or replaced, on `time.monotonic()`: waiting counts."""
     closed: Closed | None = None
-    vector: Vector | None = None
-    """The utterance, embedded."""
+    heard: Heard | None = None
+    """What the encoder makes of the utterance."""
     index: WorldIndex | None = None
     recalled: list[tuple[Match, float]] = field(default_factory=list)
     """The notes that were ranked, and the lead of each."""
@@ -80,9 +81,9 @@ class Progress:
 
     def nearest(self, texts: Sequence[str]) -> float:
         """The cosine of the utterance to the nearest of the world's `texts`; -1 without any."""
-        if self.index is None or self.vector is None:
+        if self.index is None or self.heard is None:
             return -1.0
-        return self.index.nearest(self.vector, texts)[0]
+        return self.index.nearest(self.heard.vector, texts)[0]
 
     def begin_attempt(self) -> None:
         """Start a line from nothing."""

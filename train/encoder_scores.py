@@ -10,7 +10,7 @@ import numpy.typing as npt
 from rag.documents import ANY, DialogueTurn
 from rag.embedder import Embedder
 from rag.index import WorldIndex
-from rag.retriever import note_ids
+from rag.retriever import Retriever, note_ids
 from rag.scopes import Scene
 from rag.searchable import Note
 from rag.triggers import TriggerMatcher
@@ -96,15 +96,15 @@ def detection(decided: Iterable[bool], labels: Iterable[bool]) -> Detection:
 
 
 def trigger_decisions(
-    world: World, matcher: TriggerMatcher, embedder: Embedder, lines: Sequence[TriggerLine]
+    world: World, matcher: TriggerMatcher, retriever: Retriever, lines: Sequence[TriggerLine]
 ) -> dict[str, list[bool]]:
     """Whether a list fires on each line, as its NPC hears it, by each way of telling."""
     told: dict[str, list[bool]] = defaultdict(list)
     for line in lines:
         scene = first_scene(world, line.npc_id or next(iter(world.npcs)))
-        vector = embedder.encode([line.text])[0]
+        heard = retriever.hear(line.text)
         keyword = matcher.by_keyword(scene, line.text) is not None
-        meaning = matcher.by_meaning(scene, line.text, vector) is not None
+        meaning = matcher.by_meaning(scene, line.text, heard) is not None
         told["keywords"].append(keyword)
         told["meaning"].append(meaning)
         told["keywords, then meaning"].append(keyword or meaning)

@@ -123,7 +123,7 @@ def run_triggers(args: argparse.Namespace) -> None:
     lines = read_lines(path, TriggerLine)
     labels = [line.hostile for line in lines]
     matcher = TriggerMatcher(world, retriever)
-    told = trigger_decisions(world, matcher, retriever.embedder, lines)
+    told = trigger_decisions(world, matcher, retriever, lines)
     table = Table("", "precision", "recall", "lines")
     for name, decided in told.items():
         spans = [interval(decided, labels, lambda d: d.precision)]

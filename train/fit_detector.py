@@ -1,13 +1,15 @@
 """Fits the detector of attacks on labelled lines; its threshold is chosen on others."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from scipy.sparse import diags
 from sklearn.linear_model import LogisticRegression
 
-from heads.attacks import AttackDetector, Detector, line_ngrams
+from heads.attacks import AttackDetector, Blend, Detector, line_ngrams
 from heads.ngrams import HashIndex
 from train.encoder_data import TriggerLine
 from train.encoder_scores import best_threshold
@@ -41,16 +43,43 @@ def fit_detector(train: Sequence[TriggerLine], validation: Sequence[TriggerLine]
     return max(candidates, key=lambda found: found.evaluation["validation"]["recall"])
 
 
+def fit_blend(
+    detector: AttackDetector, encoder_logits: npt.ArrayLike, validation: Sequence[TriggerLine]
+) -> tuple[Blend, dict[str, Any]]:
+    """How a taught encoder's logits [n] count beside the n-grams', and what that reaches.
+
+    Both were fitted on other lines than these: there are three numbers and a threshold to find.
+    """
+    logits = np.array([encoder_logits, [detector.logit(line.text) for line in validation]]).T
+    truth = [line.hostile for line in validation]
+    model = LogisticRegression(C=1e3).fit(logits, truth)
+    weights = [round(float(weight), 4) for weight in model.coef_[0]]
+    blend = Blend(
+        ngrams=detector.id,
+        encoder_weight=weights[0],
+        ngram_weight=weights[1],
+        bias=round(float(model.intercept_[0]), 4),
+        threshold=0.5,
+    )
+    scores = [blend.score(*each) for each in logits.tolist()]
+    threshold, reached = _threshold(scores, truth)
+    return msgspec.structs.replace(blend, threshold=threshold), reached
+
+
 def _with_threshold(detector: Detector, validation: Sequence[TriggerLine]) -> Detector:
     scorer = AttackDetector(detector)
     scores = [scorer.score(line.text) for line in validation]
-    truth = [line.hostile for line in validation]
+    threshold, reached = _threshold(scores, [line.hostile for line in validation])
+    return msgspec.structs.replace(
+        detector, threshold=threshold, evaluation={"validation": reached}
+    )
+
+
+def _threshold(scores: Sequence[float], truth: Sequence[bool]) -> tuple[float, dict[str, Any]]:
     threshold, precision, recall = best_threshold(scores, truth, MIN_PRECISION)
     reached = {
         "num_lines": len(truth),
         "precision": round(precision, 4),
         "recall": round(recall, 4),
     }
-    return msgspec.structs.replace(
-        detector, threshold=round(threshold, 4), evaluation={"validation": reached}
-    )
+    return round(threshold, 4), reached

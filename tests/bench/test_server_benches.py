@@ -155,7 +155,7 @@ def test_an_encoder_works_for_the_request_that_asked_before_the_engine_and_after
 
     async def ask(record: Record, engine: InstantEngine) -> None:
         current_record.set(record)
-        await asyncio.to_thread(embedder.encode, ["hello"])
+        await asyncio.to_thread(embedder.hear, "hello")
         before = record.hearing
         assert [event async for event in engine.stream(Request([7]))]
         await asyncio.to_thread(embedder.encode, ["One.", "Two."])

@@ -10,6 +10,17 @@ import onnxruntime
 import pytest
 
 from export import default_encoder
+from export.attack_adapter import (
+    ADAPTER,
+    DOWN,
+    HEAD,
+    HEAD_BIAS,
+    UP,
+    AdapterRecord,
+    AttackAdapter,
+    adapter_bytes,
+    read_adapter,
+)
 from export.bert_graph import write_graph
 from export.default_encoder import (
     EncoderBuild,
@@ -18,9 +29,10 @@ from export.default_encoder import (
     trimmed,
 )
 from export.errors import BuildError, ExportError
-from export.packaged_encoder import PREFIX, EncoderWeights, read_packaged
+from export.packaged_encoder import PREFIX, Array, EncoderWeights, read_packaged
+from heads.attacks import Blend, default_detector
 from rag.calibration import CALIBRATION, Calibration, read_calibration
-from rag.embedder import GRAPH, OnnxEmbedder
+from rag.embedder import ATTACKS, GRAPH, OUTPUT, EmbedderError, OnnxEmbedder
 from tests.export.bundles import Recorder
 from tests.export.tiny_encoder import tiny_encoder
 
@@ -55,7 +67,7 @@ def test_the_graph_gives_the_vectors_of_the_packages_own_engine(
         session = onnxruntime.InferenceSession(str(tmp_path / GRAPH))
         for text, vector in zip(TEXTS, expected, strict=True):
             ids = np.array([tokenizer.encode(PREFIX + text).ids])
-            (found,) = session.run(None, {"input_ids": ids})
+            (found,) = session.run([OUTPUT], {"input_ids": ids})
             assert float(found[0] @ vector) > bound, text
 
 
@@ -65,8 +77,8 @@ def tiny_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(default_encoder, "read_packaged", tiny_encoder)
 
 
-def build(out: Path, calibration: Path | None = None) -> bool:
-    return build_encoder(EncoderBuild(out, calibration), Recorder())
+def build(out: Path, calibration: Path | None = None, adapter: Path | None = None) -> bool:
+    return build_encoder(EncoderBuild(out, calibration, adapter), Recorder())
 
 
 @pytest.mark.usefixtures("tiny_package")
@@ -100,6 +112,63 @@ def test_a_vector_depends_on_its_text_alone(tmp_path: Path) -> None:
     alone = np.concatenate([embedder.encode([text]) for text in texts])
     np.testing.assert_array_equal(together, alone)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+
+
+def an_adapter(folder: Path, ngrams: str) -> Path:
+    """A lesson that changes one matrix of the tiny encoder."""
+    weights = tiny_encoder()
+    name = "encoder.layer.1.output.dense"
+    n_out, n_in = weights.tensors[f"{name}.weight"].shape
+    rng = np.random.default_rng(1)
+    tensors: dict[str, Array] = {
+        f"{name}.{DOWN}": rng.standard_normal((2, n_in), np.float32),
+        f"{name}.{UP}": rng.standard_normal((n_out, 2), np.float32),
+        HEAD: rng.standard_normal((n_out,), np.float32),
+        HEAD_BIAS: np.array([0.25], np.float32),
+    }
+    blend = Blend(ngrams=ngrams, encoder_weight=1, ngram_weight=1, bias=0, threshold=0.5)
+    path = folder / ADAPTER
+    path.write_bytes(adapter_bytes(AttackAdapter(tensors, AdapterRecord(blend=blend))))
+    return path
+
+
+@pytest.mark.usefixtures("tiny_package")
+def test_a_taught_encoder_gives_the_same_vectors_and_a_logit_besides(tmp_path: Path) -> None:
+    build(tmp_path / "plain")
+    adapter = an_adapter(tmp_path, default_detector().id)
+    assert build(tmp_path / "taught", adapter=adapter)
+    assert not build(tmp_path / "taught", adapter=adapter)
+    plain, taught = OnnxEmbedder(tmp_path / "plain"), OnnxEmbedder(tmp_path / "taught")
+    logits = set()
+    for text in ("the lamp", "a boat", "가나다"):
+        vector, logit = taught.hear(text)
+        np.testing.assert_allclose(vector, plain.encode([text])[0], atol=1e-6)
+        np.testing.assert_array_equal(vector, taught.encode([text])[0])
+        assert plain.hear(text).attack_logit is None
+        logits.add(logit)
+    assert len(logits) == 3
+    assert (plain.blend, taught.blend) == (None, read_adapter(adapter).record.blend)
+    (tmp_path / "taught" / ATTACKS).write_bytes(b"broken")
+    with pytest.raises(EmbedderError, match=ATTACKS):
+        OnnxEmbedder(tmp_path / "taught")
+    assert build(tmp_path / "taught", adapter=adapter), "it is built again"
+
+
+@pytest.mark.usefixtures("tiny_package")
+def test_a_lesson_must_have_been_weighed_beside_these_ngrams(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="found others; run `persona triggers teach`"):
+        build(tmp_path / "encoder", adapter=an_adapter(tmp_path, "others"))
+    assert not (tmp_path / "encoder").exists()
+
+
+@pytest.mark.usefixtures("tiny_package")
+@pytest.mark.parametrize("content", [b"", b"no tensors", None])
+def test_a_lesson_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / ADAPTER
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BuildError, match=ADAPTER):
+        build(tmp_path / "encoder", adapter=path)
 
 
 @pytest.mark.usefixtures("tiny_package")

@@ -3,13 +3,17 @@
 The encoder's vectors are a table, so that how near texts are is plain: attack, secret, shop, tide.
 """
 
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import pytest
+from msgspec.structs import replace
 
-from heads.attacks import AttackDetector
+from heads.attacks import AttackDetector, Blend
 from rag.calibration import Calibration
 from rag.documents import Document, ForbiddenTriggerList, ForbiddenTriggers, TriggerMeta
+from rag.embedder import Embedder, Heard
 from rag.index_store import open_index
 from rag.retriever import Retriever
 from rag.scopes import Scene
@@ -41,10 +45,11 @@ class KnownAttacks(AttackDetector):
     """Knows which of the texts are attacks."""
 
     def __init__(self) -> None:
-        self.threshold = 0.8
+        self.threshold, self.id = 0.8, "known"
+        self.logit = lru_cache(self._logit)
 
-    def score(self, text: str) -> float:
-        return 0.9 if text in {BURN, BLEED, DROWN, MENACE} else 0.1
+    def _logit(self, text: str) -> float:
+        return 2.2 if text in {BURN, BLEED, DROWN, MENACE} else -2.2
 
 
 ATTACKS = KnownAttacks()
@@ -68,18 +73,29 @@ THREATS_META = TriggerMeta(id="m", trigger="threats", delta={"trust": -0.5})
 BOTH: list[Document] = [THREATS, THREATS_META, SECRETS]
 
 
+class TaughtTable(TableEmbedder):
+    """Takes one text for an attack."""
+
+    def __init__(self, attack: str, blend: Blend | None) -> None:
+        super().__init__(MEANINGS)
+        self.attack, self.blend = attack, blend
+
+    def hear(self, text: str) -> Heard:
+        return Heard(self.encode([text])[0], 4.0 if text == self.attack else -4.0)
+
+
 class Ears:
     """A matcher with its encoder."""
 
-    def __init__(self, documents: Sequence[Document]) -> None:
-        embedder = TableEmbedder(MEANINGS)
+    def __init__(self, documents: Sequence[Document], embedder: Embedder | None = None) -> None:
+        embedder = embedder or TableEmbedder(MEANINGS)
         index, _ = open_index(documents, embedder)
         calibration = Calibration(embedder=embedder.id, note=0.5, same=SAME)
         self.retriever = Retriever(embedder, index, calibration)
         self.matcher = TriggerMatcher(World(documents), self.retriever, ATTACKS)
 
     def hear(self, text: str, scene: Scene = SCENE) -> Fired | None:
-        return self.matcher.by_meaning(scene, text, self.retriever.encode(text))
+        return self.matcher.by_meaning(scene, text, self.retriever.hear(text))
 
     def cosine(self, text: str, other: str) -> float:
         return float(self.retriever.encode(text) @ self.retriever.encode(other))
@@ -156,7 +172,7 @@ def test_only_the_lists_of_the_scene_are_heard() -> None:
 def test_what_was_heard_is_told_of_every_list_whether_it_fires_or_not() -> None:
     words_only = a_list("words", keywords=["scum"])
     ears = Ears([*BOTH, words_only])
-    heard = ears.matcher.hear(SCENE, MENACE, ears.retriever.encode(MENACE))
+    heard = ears.matcher.hear(SCENE, MENACE, ears.retriever.hear(MENACE))
     secrets, threats = heard  # the most specific first; words mean nothing
     assert (secrets.document, secrets.example, secrets.attack) == (SECRETS, WHERE, None)
     assert secrets.cosine == pytest.approx(ears.cosine(MENACE, WHERE))
@@ -169,12 +185,12 @@ def test_what_was_heard_is_told_of_every_list_whether_it_fires_or_not() -> None:
 def test_a_list_fires_from_its_threshold_on() -> None:
     embedder = TableEmbedder(MEANINGS)
     index, _ = open_index([SECRETS], embedder)
-    vector = embedder.encode([HIDING])[0]
-    cosine, _ = index.nearest(vector, [WHERE, TELL])
+    heard = Heard(embedder.encode([HIDING])[0])
+    cosine, _ = index.nearest(heard.vector, [WHERE, TELL])
     for same, is_heard in ((cosine, True), (cosine + 1e-6, False)):
         calibration = Calibration(embedder=embedder.id, note=0.5, same=same)
         matcher = TriggerMatcher(World([SECRETS]), Retriever(embedder, index, calibration))
-        assert (matcher.by_meaning(SCENE, HIDING, vector) is not None) == is_heard
+        assert (matcher.by_meaning(SCENE, HIDING, heard) is not None) == is_heard
 
 
 @pytest.mark.parametrize(
@@ -202,6 +218,28 @@ def test_without_an_encoder_keywords_and_attacks_fire_and_nothing_else_does() ->
     assert fired is not None
     assert fired.document == THREATS
     assert matcher.by_meaning(SCENE, TELL, None) is None
+
+
+BLEND = Blend(ngrams="known", encoder_weight=1, ngram_weight=0.5, bias=0, threshold=0.7)
+
+
+def test_where_the_encoder_was_taught_its_word_and_the_letters_count_together() -> None:
+    ears = Ears(BOTH, TaughtTable(SHOP, BLEND))
+    (_, threats) = ears.matcher.hear(SCENE, SHOP, ears.retriever.hear(SHOP))
+    assert threats.attack == pytest.approx(1 / (1 + math.exp(1.1 - 4)))
+    assert (threats.attack_threshold, threats.fires) == (0.7, True)
+    assert ears.hear(DROWN) is None  # to the letters an attack, to the encoder none
+    without = ears.matcher.by_meaning(SCENE, DROWN, None)
+    assert without is not None
+
+
+@pytest.mark.parametrize("blend", [None, replace(BLEND, ngrams="others")])
+def test_a_word_that_was_not_weighed_beside_these_letters_does_not_count(
+    blend: Blend | None,
+) -> None:
+    ears = Ears(BOTH, TaughtTable(SHOP, blend))
+    assert ears.hear(SHOP) is None
+    assert ears.hear(DROWN) is not None
 
 
 def test_npcs_may_not_say_everybodys_keywords_but_may_say_their_own() -> None:

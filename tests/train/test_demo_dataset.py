@@ -8,6 +8,7 @@ import pytest
 from rag.world import World, load_world
 from train.data_summary import find_pairs
 from train.dataset import DRILLS, TurnLabel, read_splits
+from train.encoder_data import TriggerLine, read_lines
 
 FOLDER = Path(__file__).parents[2] / "worlds" / "mulmaru"
 
@@ -78,3 +79,17 @@ def test_drills_practise_what_conversations_seldom_hold(splits: dict[str, list[T
     assert sum(turn.delta["trust"] <= -0.1 for turn in drills) >= len(drills) / 4
     assert sum(bool(turn.withheld) for turn in drills) >= len(drills) / 4
     assert len(find_pairs(drills)) >= 100
+
+
+def test_no_line_that_attacks_are_learnt_from_is_measured_on() -> None:
+    texts = {
+        name: [
+            "".join(filter(str.isalnum, line.text.casefold()))
+            for line in read_lines(FOLDER / "triggers" / f"{name}.jsonl", TriggerLine)
+        ]
+        for name in ("train", "pairs", "validation", "test")
+    }
+    learnt = {*texts["train"], *texts["pairs"]}
+    assert not learnt & {*texts["validation"], *texts["test"]}
+    assert not {*texts["validation"]} & {*texts["test"]}
+    assert len(texts["test"]) >= 240
