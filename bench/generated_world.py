@@ -43,7 +43,7 @@ from rag.documents import (
     TriggerDef,
     TriggerMeta,
 )
-from rag.embedder import Vectors
+from rag.embedder import Embedder, Vectors
 from server.schemas import AskContext, AskRequest, HistoryTurn, PlayerState
 from server.schemas import NpcState as AskedNpcState
 
@@ -139,7 +139,7 @@ class Speech:
         ]
 
 
-class TopicEmbedder:
+class TopicEmbedder(Embedder):
     """Unit vectors of texts: the mean of their words, each its theme, its topic and itself."""
 
     def __init__(self, seed: int, dim: int = 384) -> None:

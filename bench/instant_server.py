@@ -24,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bench.players import read_players
-from rag.embedder import Embedder, Heard, TaughtEmbedder, Vectors
+from rag.embedder import Embedder, Heard, Vectors
 from runtime.engine import Engine
 from runtime.llama_backend import LlamaModel
 from runtime.prompt import Special
@@ -149,13 +149,13 @@ class InstantEngine(Engine):
         return decision
 
 
-class TimedEmbedder:
+class TimedEmbedder(Embedder):
     """An encoder whose time goes to the record of the request that it works for."""
 
     def __init__(self, embedder: Embedder) -> None:
         self.id, self.dim = embedder.id, embedder.dim
         self._embedder = embedder
-        self.blend = embedder.blend if isinstance(embedder, TaughtEmbedder) else None
+        self.blend = embedder.blend
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """See Embedder: sentences of a line, when a turn is on its way."""
@@ -166,13 +166,10 @@ class TimedEmbedder:
         record.num_checked += len(texts)
         return vectors
 
-    def hear(self, text: str) -> Heard:
-        """See TaughtEmbedder: the utterance of a turn."""
-        start, embedder = time.perf_counter(), self._embedder
-        if isinstance(embedder, TaughtEmbedder):
-            heard = embedder.hear(text)
-        else:
-            heard = Heard(embedder.encode([text])[0])
+    def hear(self, remark: str) -> Heard:
+        """See Embedder: the utterance of a turn."""
+        start = time.perf_counter()
+        heard = self._embedder.hear(remark)
         current_record.get(Record()).hearing += (time.perf_counter() - start) * 1e3
         return heard
 

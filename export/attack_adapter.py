@@ -22,7 +22,7 @@ FORMAT = 1
 ADAPTER = "attacks.safetensors"
 DOWN, UP = "lora_a", "lora_b"
 HEAD, HEAD_BIAS = "head.weight", "head.bias"
-_TEACH = "run `persona triggers teach`"
+TEACH = "run `persona triggers teach WORLD`"
 
 
 class AdapterRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -52,18 +52,42 @@ class AttackAdapter:
         return self.tensors[HEAD], float(self.tensors[HEAD_BIAS][0])
 
     def applied_to(self, weights: EncoderWeights) -> EncoderWeights:
-        """The encoder as it was taught. Raises ValueError or KeyError where the two don't fit."""
+        """The encoder as it was taught. Raises ValueError where the two don't fit."""
         taught = dict(weights.tensors)
         for name, value in self.tensors.items():
             matrix, _, part = name.rpartition(".")
             if part == UP:
-                full = f"{matrix}.weight"
-                taught[full] = taught[full] + value @ self.tensors[f"{matrix}.{DOWN}"]
-            elif part != DOWN and name not in (HEAD, HEAD_BIAS):
-                if taught[name].shape != value.shape:
-                    raise ValueError(f"{name} is of shape {value.shape}, not {taught[name].shape}")
-                taught[name] = value
+                taught[f"{matrix}.weight"] = (
+                    _of_shape_of(taught, f"{matrix}.weight", _product(value, self.tensors, matrix))
+                    + taught[f"{matrix}.weight"]
+                )
+            elif part == DOWN:
+                if f"{matrix}.{UP}" not in self.tensors:
+                    raise ValueError(f"{name} comes without {UP}")
+            elif name not in (HEAD, HEAD_BIAS):
+                taught[name] = _of_shape_of(taught, name, value)
+        for name, shape in ((HEAD, (weights.dim,)), (HEAD_BIAS, (1,))):
+            found = self.tensors[name].shape if name in self.tensors else None
+            if found != shape:
+                raise ValueError(f"{name} is of shape {found}, not {shape}")
         return replace(weights, tensors=taught)
+
+
+def _product(up: Array, tensors: Mapping[str, Array], matrix: str) -> Array:
+    down = tensors.get(f"{matrix}.{DOWN}")
+    if down is None or up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0]:
+        found = None if down is None else down.shape
+        raise ValueError(f"{matrix}: {UP} {up.shape} and {DOWN} {found} make no matrix")
+    product: Array = up @ down
+    return product
+
+
+def _of_shape_of(tensors: Mapping[str, Array], name: str, value: Array) -> Array:
+    if name not in tensors:
+        raise ValueError(f"the encoder has no {name}")
+    if tensors[name].shape != value.shape:
+        raise ValueError(f"{name} is of shape {value.shape}, not {tensors[name].shape}")
+    return value
 
 
 def read_adapter(path: Path) -> AttackAdapter:
@@ -74,10 +98,10 @@ def read_adapter(path: Path) -> AttackAdapter:
             record = msgspec.json.decode(raw, type=AdapterRecord)
             tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     except (OSError, SafetensorError, msgspec.DecodeError) as error:
-        raise BuildError(path, "an encoder's lesson on attacks", str(error), _TEACH) from error
+        raise BuildError(path, "an encoder's lesson on attacks", str(error), TEACH) from error
     if record.format != FORMAT or record.encoder != NAME:
         found = f"format {record.format} of {record.encoder}"
-        raise BuildError(path, f"format {FORMAT} of {NAME}", found, _TEACH)
+        raise BuildError(path, f"format {FORMAT} of {NAME}", found, TEACH)
     return AttackAdapter(tensors, record)
 
 

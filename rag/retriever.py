@@ -7,10 +7,9 @@ from functools import cached_property, partial
 import numpy as np
 import numpy.typing as npt
 
-from heads.attacks import Blend
 from rag.calibration import Calibration
 from rag.documents import ANY, DialogueTurn, Lang, Lore, localise
-from rag.embedder import Embedder, Heard, TaughtEmbedder
+from rag.embedder import Embedder
 from rag.index import Match, Rows, Vector, WorldIndex
 from rag.scopes import Scene
 from rag.searchable import Note
@@ -47,20 +46,6 @@ class Retriever:
         """The unit vector of a text, float32 [dim]."""
         vector: Vector = self.embedder.encode([text])[0]
         return vector
-
-    def hear(self, remark: str) -> Heard:
-        """What the encoder makes of a player's remark."""
-        taught = self._taught
-        return taught.hear(remark) if taught else Heard(self.encode(remark))
-
-    @property
-    def blend(self) -> Blend | None:
-        """What the encoder's word on attacks counts; None if it has none."""
-        return self._taught.blend if self._taught else None
-
-    @cached_property
-    def _taught(self) -> TaughtEmbedder | None:
-        return self.embedder if isinstance(self.embedder, TaughtEmbedder) else None
 
     def notes(self, vector: Vector, scene: Scene, lang: Lang) -> list[Match]:
         """Lore and model dialogues that may be told at `scene`, nearest first, far ones too."""

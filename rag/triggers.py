@@ -27,6 +27,14 @@ class Fired:
 
 
 @dataclass(frozen=True, slots=True)
+class AttackScore:
+    """How much of an attack an utterance is, and from where on it is one."""
+
+    value: float
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
 class Hearing:
     """How an utterance stands to one list, whether it fires or not."""
 
@@ -37,14 +45,13 @@ class Hearing:
     """To the nearest of its examples; -1 without an encoder."""
     same: float
     """The cosine from which on the list fires."""
-    attack: float | None
-    """How much of an attack the utterance is, where the list is one of attacks."""
-    attack_threshold: float
+    attack: AttackScore | None
+    """Where the list is one of attacks."""
 
     @property
     def fires(self) -> bool:
         """Whether the list fires by meaning."""
-        is_attack = self.attack is not None and self.attack >= self.attack_threshold
+        is_attack = self.attack is not None and self.attack.value >= self.attack.threshold
         return is_attack or self.cosine >= self.same
 
 
@@ -56,7 +63,7 @@ class TriggerMatcher:
     ) -> None:
         self._world, self._retriever = world, retriever
         self._detector = detector or default_detector()
-        blend = retriever.blend if retriever else None
+        blend = retriever.embedder.blend if retriever else None
         is_of_both = blend is not None and blend.ngrams == self._detector.id
         self._blend = blend if is_of_both else None
         lists = (d for d in world.documents if isinstance(d, ForbiddenTriggerList))
@@ -74,16 +81,16 @@ class TriggerMatcher:
 
         Without what an encoder `heard` only attacks are, and those by their letters alone.
         """
-        fired = [hearing for hearing in self.hear(scene, utterance, heard) if hearing.fires]
+        fired = [hearing for hearing in self.hearings(scene, utterance, heard) if hearing.fires]
         if not fired:
             return None
         best = max(fired, key=lambda hearing: hearing.cosine)
         return Fired(best.document, best.meta, example=best.example)
 
-    def hear(self, scene: Scene, utterance: str, heard: Heard | None) -> list[Hearing]:
+    def hearings(self, scene: Scene, utterance: str, heard: Heard | None) -> list[Hearing]:
         """How an utterance stands to every list at `scene` that has example texts."""
         hearings = []
-        told: tuple[float, float] | None = None
+        attack: AttackScore | None = None
         for document, meta in self._world.forbidden(scene):
             if not document.triggers.text:
                 continue
@@ -92,19 +99,19 @@ class TriggerMatcher:
                 index, texts = self._retriever.index, document.triggers.text
                 cosine, example = index.nearest(heard.vector, texts)
                 same = self._retriever.calibration.same
-            attack, threshold = None, self._detector.threshold
-            if document.id in self._attack_lists:
-                told = told or self._attack(utterance, heard)
-                attack, threshold = told
-            hearings.append(Hearing(document, meta, example, cosine, same, attack, threshold))
+            is_of_attacks = document.id in self._attack_lists
+            if is_of_attacks and attack is None:
+                attack = self._attack(utterance, heard)
+            told = attack if is_of_attacks else None
+            hearings.append(Hearing(document, meta, example, cosine, same, told))
         return hearings
 
-    def _attack(self, utterance: str, heard: Heard | None) -> tuple[float, float]:
-        """How much of an attack an utterance is, and from where on it is one."""
+    def _attack(self, utterance: str, heard: Heard | None) -> AttackScore:
         logit = heard.attack_logit if heard else None
         if self._blend is None or logit is None:
-            return self._detector.score(utterance), self._detector.threshold
-        return self._blend.score(logit, self._detector.logit(utterance)), self._blend.threshold
+            return AttackScore(self._detector.score(utterance), self._detector.threshold)
+        score = self._blend.score(logit, self._detector.logit(utterance))
+        return AttackScore(score, self._blend.threshold)
 
     def banned(self, scene: Scene) -> list[str]:
         """Words that no NPC at `scene` may say either: keywords of everybody's lists."""

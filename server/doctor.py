@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from heads.attacks import default_detector
 from heads.bundle import BundleError, load_bundle
 from heads.loading import check_format, open_encoder
 from heads.session import HeadsSession
 from rag.calibration import read_calibration
-from rag.embedder import NO_EMBEDDER, EmbedderError, open_embedder
+from rag.embedder import NO_EMBEDDER, Embedder, EmbedderError, open_embedder
 from rag.loader import WorldError
 from rag.world import load_world
 from runtime.errors import ModelError
@@ -120,7 +121,16 @@ def _encoder(settings: Settings) -> str:
         return "none: nothing is compared by meaning"
     embedder = open_embedder(settings.embedder)
     read_calibration(settings.embedder, embedder.id)
-    return f"{embedder.id}, {embedder.dim} dimensions"
+    return f"{embedder.id}, {embedder.dim} dimensions; {_lesson(embedder)}"
+
+
+def _lesson(embedder: Embedder) -> str:
+    """What the encoder's word on attacks is worth."""
+    if embedder.blend is None:
+        return "attacks are told by n-grams alone"
+    if embedder.blend.ngrams != default_detector().id:
+        return "attacks are told by n-grams alone, for it was weighed beside others"
+    return "taught to tell attacks"
 
 
 def _world(settings: Settings) -> str:

@@ -62,13 +62,14 @@ def _scene(turn: AskedTurn, world: World) -> ExplainedScene:
 
 def _gate(progress: Progress, world: World, triggers: TriggerMatcher) -> ExplainedGate:
     turn, closed = progress.turn, progress.closed
-    heard = {}
+    hearings = {}
     if progress.heard is not None:
-        hearings = triggers.hear(turn.scene, turn.utterance, progress.heard)
-        heard = {hearing.document.id: hearing for hearing in hearings}
+        heard = triggers.hearings(turn.scene, turn.utterance, progress.heard)
+        hearings = {hearing.document.id: hearing for hearing in heard}
     lists = []
     for document, _ in world.forbidden(turn.scene):
-        hearing = heard.get(document.id)
+        hearing = hearings.get(document.id)
+        attack = hearing.attack if hearing else None
         lists.append(
             ExplainedTrigger(
                 id=document.id,
@@ -76,9 +77,9 @@ def _gate(progress: Progress, world: World, triggers: TriggerMatcher) -> Explain
                 keyword=find_keyword(turn.utterance, document.triggers.keywords),
                 nearest_example=hearing.example if hearing else None,
                 cosine=_rounded(hearing.cosine) if hearing else None,
-                attack_score=_rounded(hearing.attack) if hearing else None,
+                attack_score=_rounded(attack.value) if attack else None,
                 same=hearing.same if hearing else None,
-                attack_threshold=hearing.attack_threshold if hearing else None,
+                attack_threshold=attack.threshold if attack else None,
             )
         )
     trigger = world.trigger_def(turn.scene)

@@ -36,7 +36,7 @@ class ExplainedTrigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     cosine: float | None = None
     """How near it comes."""
     attack_score: float | None = None
-    """Of the detector, if the list is one of attacks."""
+    """How much of an attack it is, if the list is one of attacks."""
     same: float | None = None
     """The cosine from which on it fires."""
     attack_threshold: float | None = None

@@ -167,7 +167,7 @@ class Dialogue:
         turn = progress.turn
         fired = self.triggers.by_keyword(turn.scene, turn.utterance)
         if self.retriever and (fired is None or ask.explain):
-            progress.heard = await asyncio.to_thread(self.retriever.hear, turn.utterance)
+            progress.heard = await asyncio.to_thread(self.retriever.embedder.hear, turn.utterance)
             progress.index = self.retriever.index
         fired = fired or self.triggers.by_meaning(turn.scene, turn.utterance, progress.heard)
         progress.closed = check_gate(turn, progress.precheck_passed, self.world, fired)

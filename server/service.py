@@ -113,7 +113,7 @@ def open_service(
     if settings.embedder != NO_EMBEDDER:
         say(f"sentence encoder {settings.embedder}")
         embedder = open_embedder(settings.embedder)
-        embedder.encode(["."])  # what it makes at its first call is made before the first player's
+        embedder.hear(".")  # what it makes at its first call is made before the first player's
     retriever = open_retriever(settings, world, embedder, say)
     loaded = open_loaded(settings, bundle)
     dialogue = Dialogue(

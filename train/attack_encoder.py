@@ -17,6 +17,7 @@ from export.attack_adapter import DOWN, HEAD, HEAD_BIAS, UP
 from export.default_encoder import make_tokenizer
 from export.packaged_encoder import PREFIX, Array, EncoderWeights
 from export.reporter import Reporter
+from rag.embedder import ATTACK_WINDOW
 from train.encoder_data import TriggerLine
 from train.mixed_precision import multiplies_in_bf16
 
@@ -26,7 +27,6 @@ _WORDS = "embeddings.word_embeddings.weight"
 _SHARPNESS = 8.0
 """How much a vector of unit length is lengthened before the head, whose weights grow slowly."""
 _GRADIENT_NORM = 1.0
-_MAX_TOKENS = 128
 _TOLD = 20
 """Times that the loss is told."""
 _NEIGHBOURS = 50
@@ -121,7 +121,8 @@ def teach(
     if multiplies_in_bf16("auto", torch.device("cpu")):
         model.multiply_in_bf16()
     tokenizer = make_tokenizer(weights)
-    ids = [tokenizer.encode(PREFIX + line.text).ids[:_MAX_TOKENS] for line in lines]
+    tokenizer.enable_truncation(ATTACK_WINDOW)
+    ids = [tokenizer.encode(PREFIX + line.text).ids for line in lines]
     hostile = torch.tensor([float(line.hostile) for line in lines])
     hostile = hostile * (1 - teaching.label_smoothing) + teaching.label_smoothing / 2
     kind = torch.tensor([kinds.index(line.kind) for line in lines])

@@ -102,7 +102,7 @@ def trigger_decisions(
     told: dict[str, list[bool]] = defaultdict(list)
     for line in lines:
         scene = first_scene(world, line.npc_id or next(iter(world.npcs)))
-        heard = retriever.hear(line.text)
+        heard = retriever.embedder.hear(line.text)
         keyword = matcher.by_keyword(scene, line.text) is not None
         meaning = matcher.by_meaning(scene, line.text, heard) is not None
         told["keywords"].append(keyword)
@@ -152,13 +152,32 @@ def best_threshold(
 
     Without any such threshold: the one of the highest precision.
     """
+    values, precision, recall = _by_threshold(scores, labels)
+    fit = np.flatnonzero(precision >= min_precision)
+    at = int(fit[-1]) if len(fit) else int(precision.argmax())
+    return _between(values, at), float(precision[at]), float(recall[at])
+
+
+def balanced_threshold(
+    scores: npt.ArrayLike, labels: npt.ArrayLike, precision_goal: float, recall_goal: float
+) -> tuple[float, float, float]:
+    """`(threshold, precision, recall)` where the goal that is missed by more is missed by least."""
+    values, precision, recall = _by_threshold(scores, labels)
+    at = int(np.minimum(precision / precision_goal, recall / recall_goal).argmax())
+    return _between(values, at), float(precision[at]), float(recall[at])
+
+
+def _by_threshold(
+    scores: npt.ArrayLike, labels: npt.ArrayLike
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Scores in falling order; precision and recall if so many lines are raised."""
     values, truth = np.asarray(scores, float), np.asarray(labels, bool)
     order = np.argsort(-values, kind="stable")
     hits = np.cumsum(truth[order])
-    precision = hits / np.arange(1, len(order) + 1)
-    recall = hits / max(1, truth.sum())
-    fit = np.flatnonzero(precision >= min_precision)
-    at = int(fit[-1]) if len(fit) else int(precision.argmax())
-    following = values[order[at + 1]] if at + 1 < len(order) else values[order[at]] - 1e-6
-    threshold = (float(values[order[at]]) + float(following)) / 2
-    return threshold, float(precision[at]), float(recall[at])
+    return values[order], hits / np.arange(1, len(order) + 1), hits / max(1, truth.sum())
+
+
+def _between(values: npt.NDArray[np.float64], at: int) -> float:
+    """A threshold that the score at `at` reaches and the next does not."""
+    following = values[at + 1] if at + 1 < len(values) else values[at] - 1e-6
+    return (float(values[at]) + float(following)) / 2

@@ -12,11 +12,13 @@ from sklearn.linear_model import LogisticRegression
 from heads.attacks import AttackDetector, Blend, Detector, line_ngrams
 from heads.ngrams import HashIndex
 from train.encoder_data import TriggerLine
-from train.encoder_scores import best_threshold
+from train.encoder_scores import balanced_threshold, best_threshold
 from train.sparse_rows import known_keys, rarity, sparse_rows
 
 MIN_PRECISION = 0.95
 """Of the validation lines: to refuse a harmless line costs more than to let an attack through."""
+RECALL_GOAL = 0.90
+"""Beside MIN_PRECISION, where an encoder has its word too: a threshold misses both by as little."""
 _INVERSE_PENALTIES = (0.03, 0.1, 0.3, 1.0)
 
 
@@ -62,24 +64,25 @@ def fit_blend(
         threshold=0.5,
     )
     scores = [blend.score(*each) for each in logits.tolist()]
-    threshold, reached = _threshold(scores, truth)
-    return msgspec.structs.replace(blend, threshold=threshold), reached
+    found = balanced_threshold(scores, truth, MIN_PRECISION, RECALL_GOAL)
+    return msgspec.structs.replace(blend, threshold=found[0]), _reached(found, len(truth))
 
 
 def _with_threshold(detector: Detector, validation: Sequence[TriggerLine]) -> Detector:
     scorer = AttackDetector(detector)
     scores = [scorer.score(line.text) for line in validation]
-    threshold, reached = _threshold(scores, [line.hostile for line in validation])
+    found = best_threshold(scores, [line.hostile for line in validation], MIN_PRECISION)
     return msgspec.structs.replace(
-        detector, threshold=threshold, evaluation={"validation": reached}
+        detector,
+        threshold=round(found[0], 4),
+        evaluation={"validation": _reached(found, len(scores))},
     )
 
 
-def _threshold(scores: Sequence[float], truth: Sequence[bool]) -> tuple[float, dict[str, Any]]:
-    threshold, precision, recall = best_threshold(scores, truth, MIN_PRECISION)
-    reached = {
-        "num_lines": len(truth),
+def _reached(found: tuple[float, float, float], num_lines: int) -> dict[str, Any]:
+    _, precision, recall = found
+    return {
+        "num_lines": num_lines,
         "precision": round(precision, 4),
         "recall": round(recall, 4),
     }
-    return round(threshold, 4), reached

@@ -2,21 +2,32 @@
 
 import argparse
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 from rich.console import Console
 
-from export.attack_adapter import ADAPTER, AdapterRecord, AttackAdapter, adapter_bytes
+from export.attack_adapter import (
+    ADAPTER,
+    AdapterRecord,
+    AttackAdapter,
+    adapter_bytes,
+    read_adapter,
+)
 from export.default_encoder import ENCODER_FOLDER, EncoderBuild, build_encoder, trimmed
-from export.packaged_encoder import read_packaged
-from export.reporter import RichReporter
+from export.packaged_encoder import Array, read_packaged
+from export.reporter import Reporter, RichReporter
 from heads.attacks import DETECTOR, Blend, default_detector
 from rag.embedder import OnnxEmbedder
 from train.commands import or_say_why, write_whole
+from train.dataset import DatasetError
 from train.encoder_data import TriggerLine, read_lines
+
+LESSON = ENCODER_FOLDER / ADAPTER
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -24,22 +35,27 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     triggers = commands.add_parser("triggers", help="learn to tell attacks from harmless lines")
     actions = triggers.add_subparsers(required=True, metavar="ACTION")
     fit = actions.add_parser("fit", help="fit the detector by n-grams; half a minute")
-    fit.add_argument("--out", type=Path, default=DETECTOR, metavar="FILE")
-    fit.set_defaults(run=or_say_why("triggers fit", run_fit))
     teach = actions.add_parser(
         "teach", help="teach the default sentence encoder the same; half an hour on 2 cores"
     )
     add = teach.add_argument
-    add("--out", type=Path, default=ENCODER_FOLDER / ADAPTER, metavar="FILE")
     add("--epochs", type=int, default=4, help="times that every line is read (default: 4)")
     add("--rank", type=int, default=32, help="of the LoRA (default: 32)")
     add("--lr", type=float, default=8e-4, help="learning rate after the warm-up (default: 8e-4)")
     add("--seed", type=int, default=0)
-    teach.set_defaults(run=or_say_why("triggers teach", run_teach))
-    for action in (fit, teach):
+    weigh = actions.add_parser(
+        "weigh", help="weigh what was taught beside the n-grams anew, after `fit`"
+    )
+    for name, action, run, out in (
+        ("fit", fit, run_fit, DETECTOR),
+        ("teach", teach, run_teach, LESSON),
+        ("weigh", weigh, run_weigh, LESSON),
+    ):
+        action.add_argument("world", type=Path, help="folder with triggers/*.jsonl")
         action.add_argument(
-            "world", type=Path, help="folder with triggers/{train,pairs,validation}.jsonl"
+            "--out", type=Path, default=out, metavar="FILE", help=f"default: {out.name}"
         )
+        action.set_defaults(run=or_say_why(f"triggers {name}", run))
 
 
 def run_fit(args: argparse.Namespace) -> None:
@@ -56,31 +72,57 @@ def run_fit(args: argparse.Namespace) -> None:
 
 
 def run_teach(args: argparse.Namespace) -> None:
-    """Teach, weigh the int8 graph's word on validation as it will be served, write the file."""
+    """Teach, weigh what was taught, write the file as a whole. Raises DatasetError."""
     from train.attack_encoder import Teaching, teach  # noqa: PLC0415 (PyTorch takes seconds)
-    from train.fit_detector import fit_blend  # noqa: PLC0415
 
+    for name, value in (("epochs", args.epochs), ("rank", args.rank), ("lr", args.lr)):
+        if value <= 0:
+            raise DatasetError(f"--{name} is {value}; it must be more than 0")
     train = [*_lines(args.world, "train"), *_lines(args.world, "pairs")]
     validation = _lines(args.world, "validation")
     teaching = Teaching(rank=args.rank, epochs=args.epochs, lr=args.lr, seed=args.seed)
-    detector = default_detector()
     with RichReporter(Console(stderr=True)) as reporter:
         tensors = teach(trimmed(read_packaged()), train, teaching, reporter)
         training = {"num_lines": len(train), **asdict(teaching)}
-        nothing = Blend(ngrams=detector.id, encoder_weight=1, ngram_weight=0, bias=0, threshold=0.5)
-        adapter = AttackAdapter(tensors, AdapterRecord(blend=nothing, training=training))
-        with tempfile.TemporaryDirectory(prefix="persona-teach-") as folder:
-            path = Path(folder) / ADAPTER
-            path.write_bytes(adapter_bytes(adapter))
-            build_encoder(EncoderBuild(Path(folder) / "encoder", None, path), reporter)
-            encoder = OnnxEmbedder(Path(folder) / "encoder")
-            logits = np.array([encoder.hear(line.text).attack_logit for line in validation], float)
+        _weigh_and_write(tensors, training, validation, args.out, reporter)
+
+
+def run_weigh(args: argparse.Namespace) -> None:
+    """Weigh what was taught before, and write the file again. Raises BuildError."""
+    lesson, validation = read_adapter(args.out), _lines(args.world, "validation")
+    with RichReporter(Console(stderr=True)) as reporter:
+        _weigh_and_write(lesson.tensors, lesson.record.training, validation, args.out, reporter)
+
+
+def _weigh_and_write(
+    tensors: Mapping[str, Array],
+    training: dict[str, Any],
+    validation: Sequence[TriggerLine],
+    out: Path,
+    reporter: Reporter,
+) -> None:
+    """Fits the blend on the word of the int8 graph, which is what will be served."""
+    from train.fit_detector import fit_blend  # noqa: PLC0415 (scikit-learn takes a second)
+
+    detector = default_detector()
+    alone = Blend(ngrams=detector.id, encoder_weight=1, ngram_weight=0, bias=0, threshold=0.5)
+    lesson = AttackAdapter(tensors, AdapterRecord(blend=alone, training=training))
+    with tempfile.TemporaryDirectory(prefix="persona-teach-") as folder:
+        path = Path(folder) / ADAPTER
+        path.write_bytes(adapter_bytes(lesson))
+        build_encoder(EncoderBuild(Path(folder) / "encoder", None, path), reporter)
+        encoder = OnnxEmbedder(Path(folder) / "encoder")
+        logits = np.array([encoder.hear(line.text).attack_logit for line in validation], float)
     blend, reached = fit_blend(detector, logits, validation)
     record = AdapterRecord(blend=blend, training=training, evaluation={"validation": reached})
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(args.out, adapter_bytes(AttackAdapter(tensors, record)))
-    print(f"wrote {args.out}: {blend}, {reached}")
+    write_whole(out, adapter_bytes(AttackAdapter(tensors, record)))
+    print(f"wrote {out}: {blend}, {reached}")
 
 
 def _lines(world: Path, name: str) -> list[TriggerLine]:
-    return read_lines(world / "triggers" / f"{name}.jsonl", TriggerLine)
+    """Raises DatasetError where they are not of both kinds."""
+    path = world / "triggers" / f"{name}.jsonl"
+    lines = read_lines(path, TriggerLine)
+    if {line.hostile for line in lines} != {True, False}:
+        raise DatasetError(f"{path}: {len(lines)} lines; some must be attacks and some harmless")
+    return lines

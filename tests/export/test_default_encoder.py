@@ -156,7 +156,7 @@ def test_a_taught_encoder_gives_the_same_vectors_and_a_logit_besides(tmp_path: P
 
 @pytest.mark.usefixtures("tiny_package")
 def test_a_lesson_must_have_been_weighed_beside_these_ngrams(tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match="found others; run `persona triggers teach`"):
+    with pytest.raises(BuildError, match="found others; run `persona triggers weigh WORLD`"):
         build(tmp_path / "encoder", adapter=an_adapter(tmp_path, "others"))
     assert not (tmp_path / "encoder").exists()
 

@@ -5,12 +5,12 @@ from zlib import crc32
 
 import numpy as np
 
-from rag.embedder import Vectors
+from rag.embedder import Embedder, Vectors
 
 _LONGEST_GRAM = 3
 
 
-class GramEmbedder:
+class GramEmbedder(Embedder):
     """Texts that share letters are near: unit vectors of hashed character n-grams."""
 
     def __init__(self, name: str = "grams", dim: int = 512) -> None:
@@ -26,7 +26,7 @@ class GramEmbedder:
         return _unit(vectors)
 
 
-class TableEmbedder:
+class TableEmbedder(Embedder):
     """Texts mean what a table says: a direction for each, in as many dimensions as it has."""
 
     def __init__(self, table: Mapping[str, Sequence[float]], name: str = "table") -> None:

@@ -17,7 +17,7 @@ from rag.embedder import Embedder, Heard
 from rag.index_store import open_index
 from rag.retriever import Retriever
 from rag.scopes import Scene
-from rag.triggers import Fired, TriggerMatcher
+from rag.triggers import AttackScore, Fired, TriggerMatcher
 from rag.world import World
 from tests.rag.fake_embedder import TableEmbedder
 
@@ -95,7 +95,7 @@ class Ears:
         self.matcher = TriggerMatcher(World(documents), self.retriever, ATTACKS)
 
     def hear(self, text: str, scene: Scene = SCENE) -> Fired | None:
-        return self.matcher.by_meaning(scene, text, self.retriever.hear(text))
+        return self.matcher.by_meaning(scene, text, self.retriever.embedder.hear(text))
 
     def cosine(self, text: str, other: str) -> float:
         return float(self.retriever.encode(text) @ self.retriever.encode(other))
@@ -172,14 +172,14 @@ def test_only_the_lists_of_the_scene_are_heard() -> None:
 def test_what_was_heard_is_told_of_every_list_whether_it_fires_or_not() -> None:
     words_only = a_list("words", keywords=["scum"])
     ears = Ears([*BOTH, words_only])
-    heard = ears.matcher.hear(SCENE, MENACE, ears.retriever.hear(MENACE))
+    heard = ears.matcher.hearings(SCENE, MENACE, ears.retriever.embedder.hear(MENACE))
     secrets, threats = heard  # the most specific first; words mean nothing
     assert (secrets.document, secrets.example, secrets.attack) == (SECRETS, WHERE, None)
     assert secrets.cosine == pytest.approx(ears.cosine(MENACE, WHERE))
     assert (secrets.same, secrets.fires) == (SAME, False)
     assert (threats.document, threats.meta) == (THREATS, THREATS_META)
-    assert (threats.attack_threshold, threats.fires) == (ATTACKS.threshold, True)
-    assert threats.attack == ATTACKS.score(MENACE)
+    assert threats.attack == AttackScore(ATTACKS.score(MENACE), ATTACKS.threshold)
+    assert threats.fires
 
 
 def test_a_list_fires_from_its_threshold_on() -> None:
@@ -225,9 +225,11 @@ BLEND = Blend(ngrams="known", encoder_weight=1, ngram_weight=0.5, bias=0, thresh
 
 def test_where_the_encoder_was_taught_its_word_and_the_letters_count_together() -> None:
     ears = Ears(BOTH, TaughtTable(SHOP, BLEND))
-    (_, threats) = ears.matcher.hear(SCENE, SHOP, ears.retriever.hear(SHOP))
-    assert threats.attack == pytest.approx(1 / (1 + math.exp(1.1 - 4)))
-    assert (threats.attack_threshold, threats.fires) == (0.7, True)
+    (_, threats) = ears.matcher.hearings(SCENE, SHOP, ears.retriever.embedder.hear(SHOP))
+    assert threats.attack is not None
+    assert threats.attack.value == pytest.approx(1 / (1 + math.exp(1.1 - 4)))
+    assert threats.attack.threshold == 0.7
+    assert threats.fires
     assert ears.hear(DROWN) is None  # to the letters an attack, to the encoder none
     without = ears.matcher.by_meaning(SCENE, DROWN, None)
     assert without is not None

@@ -2,19 +2,31 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 import pytest
 import torch
 
-from export.attack_adapter import AdapterRecord, AttackAdapter, adapter_bytes, read_adapter
+from export import default_encoder
+from export.attack_adapter import (
+    HEAD,
+    HEAD_BIAS,
+    AdapterRecord,
+    AttackAdapter,
+    adapter_bytes,
+    read_adapter,
+)
 from export.bert_graph import write_attack_graph, write_graph
-from export.default_encoder import make_tokenizer
+from export.default_encoder import EncoderBuild, build_encoder, make_tokenizer
 from export.packaged_encoder import PREFIX, Array, EncoderWeights
 from heads.attacks import Blend, default_detector
-from rag.embedder import ATTACK, ATTACKS, GRAPH, OUTPUT, WORDS
+from rag.embedder import ATTACK, ATTACKS, GRAPH, OUTPUT, WORDS, OnnxEmbedder
+from server.cli import main
 from tests.export.bundles import Recorder
 from tests.export.tiny_encoder import tiny_encoder
+from train import triggers_cli
 from train.attack_encoder import TaughtEncoder, Teaching, teach
 from train.encoder_data import TriggerLine
 from train.fit_detector import fit_blend
@@ -107,8 +119,71 @@ def test_an_adapter_is_read_as_it_was_written(tmp_path: Path) -> None:
         np.testing.assert_allclose(found.tensors[name], value, atol=2e-3)
 
 
-def test_an_adapter_of_another_shape_does_not_fit() -> None:
+DENSE = "encoder.layer.0.output.dense"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        (f"{DENSE}.bias", np.zeros(3), r"dense.bias is of shape \(3,\), not \(16,\)"),
+        (f"{DENSE}.lora_a", np.zeros((3, 32)), r"\(16, 2\) and lora_a \(3, 32\) make no matrix"),
+        (f"{DENSE}.lora_a", None, r"\(16, 2\) and lora_a None make no matrix"),
+        (f"{DENSE}.lora_b", None, "lora_a comes without lora_b"),
+        ("encoder.layer.9.output.dense.bias", np.zeros(3), "the encoder has no encoder.layer.9"),
+        (HEAD, np.zeros(17), r"head.weight is of shape \(17,\), not \(16,\)"),
+        (HEAD_BIAS, None, r"head.bias is of shape None, not \(1,\)"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused(
+    name: str, value: npt.NDArray[np.float64] | None, said: str
+) -> None:
     tensors = TaughtEncoder(tiny_encoder(), Teaching(rank=2), 2).learnt()
-    tensors["encoder.layer.0.output.dense.bias"] = np.zeros(3, np.float32)
-    with pytest.raises(ValueError, match=r"output.dense.bias is of shape \(3,\), not \(16,\)"):
+    if value is None:
+        del tensors[name]
+    else:
+        tensors[name] = value.astype(np.float32)
+    with pytest.raises(ValueError, match=said):
         adapter_of(tensors).applied_to(tiny_encoder())
+
+
+@pytest.fixture
+def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Lines to learn from, and the package's weights are a tiny encoder's."""
+    for module in (default_encoder, triggers_cli):
+        monkeypatch.setattr(module, "read_packaged", tiny_encoder)
+    folder = tmp_path / "world" / "triggers"
+    folder.mkdir(parents=True)
+    words = {"drown": True, "burn": True, "swim": False, "warm": False}
+    for name in ("train", "pairs", "validation"):
+        content = b"\n".join(map(msgspec.json.encode, lines(words, range(4))))
+        (folder / f"{name}.jsonl").write_bytes(content)
+    return tmp_path / "world"
+
+
+def test_the_commands_teach_and_weigh_what_an_encoder_is_built_with(
+    small_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "lesson.safetensors"
+    taught = ["triggers", "teach", str(small_world), "--out", str(out), "--epochs", "1"]
+    assert main([*taught, "--rank", "2"]) == 0
+    lesson = read_adapter(out)
+    assert lesson.record.training["num_lines"] == 32
+    assert lesson.record.evaluation["validation"]["num_lines"] == 16
+    assert f"wrote {out}" in capsys.readouterr().out
+    assert main(["triggers", "weigh", str(small_world), "--out", str(out)]) == 0
+    again = read_adapter(out)
+    assert again.record == lesson.record
+    build_encoder(EncoderBuild(tmp_path / "encoder", None, out), Recorder())
+    assert OnnxEmbedder(tmp_path / "encoder").blend == lesson.record.blend
+
+
+def test_what_cannot_be_taught_is_told_before_it_is_tried(
+    small_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taught = ["triggers", "teach", str(small_world), "--out", str(tmp_path / "lesson")]
+    assert main([*taught, "--epochs", "0"]) == 1
+    assert "--epochs is 0; it must be more than 0" in capsys.readouterr().err
+    (small_world / "triggers" / "validation.jsonl").write_bytes(b"")
+    assert main(taught) == 1
+    assert "0 lines; some must be attacks and some harmless" in capsys.readouterr().err
+    assert not (tmp_path / "lesson").exists()
