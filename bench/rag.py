@@ -42,6 +42,7 @@ from rag.index_store import open_index
 from rag.retriever import Retriever
 from rag.triggers import TriggerMatcher
 from rag.world import World
+from runtime.host import set_aside_what_is_loaded
 from server.decide import Decision, decide
 from server.gate import check_gate
 from server.line import Line
@@ -314,6 +315,7 @@ def _turns(place: Place, index: WorldIndex, count: int) -> list[Figure]:
     world = World(place.world.documents)
     rules = _Rules(world, retriever, TriggerMatcher(world, retriever, detector))
     seconds = time.perf_counter() - start
+    set_aside_what_is_loaded()  # as `persona serve` does
     for npc in speech.random.choices(place.world.npcs, k=count):
         topic = speech.random.choice(topics[npc])
         ask = make_request(npc, topic, speech)

@@ -21,6 +21,10 @@ from heads.spec import Probability
 FORMAT = 2
 DETECTOR = Path(__file__).with_name("attacks.json")
 LONGEST_NGRAM = 6
+_WINDOW, _OVERLAP = 256, 64
+"""Characters that are judged at once, as many as a line that was learnt from has at most: in a
+longer text a threat would be lost among all that is harmless about it. The worst window counts.
+"""
 _REMEMBERED = 64
 """Lines: a turn asks for its own more than once."""
 
@@ -73,6 +77,10 @@ class AttackDetector:
         return sigmoid(self.logit(text))
 
     def _logit(self, text: str) -> float:
+        starts = range(0, max(1, len(text) - _OVERLAP), _WINDOW - _OVERLAP)
+        return max(self._logit_of(text[start : start + _WINDOW]) for start in starts)
+
+    def _logit_of(self, text: str) -> float:
         rows, shares = self._index.at_unit_length(*line_ngrams(text))
         return self._bias + float(self._weights[rows] @ shares)
 

@@ -82,7 +82,7 @@ class Book:
         owners = self.npcs.values() if npc_id == ANY else [self.npcs[npc_id]]
         return list(dict.fromkeys(name for owner in owners for name in getattr(owner, field)))
 
-    def flags_at(self, scene: Scene, flag: str) -> list[FlagDef]:
+    def flags_at(self, scene: Scene, flag: str) -> Sequence[FlagDef]:
         """The flag_defs that may be raised at `scene`, best first; none if the policy forbids."""
         trigger = self.trigger_defs.first(scene)
         policy = trigger.flag_policy if trigger else FlagPolicy()

@@ -95,8 +95,12 @@ def _requirements(needed: Conditions, facts: Facts) -> Iterator[_Test]:
         holds = any(text.casefold() in said for text in needed.required_text)
         words = partial(_text_words, needed.required_text, facts.utterance)
         yield _Test("required_text", holds, words)
-    yield from _names("required_items", needed.required_items, facts.items)
-    yield from _names("required_actions", needed.required_actions, facts.actions)
+    for key, names, found in (
+        ("required_items", needed.required_items, facts.items),
+        ("required_actions", needed.required_actions, facts.actions),
+    ):
+        if names.mandatory or names.optional:
+            yield from _names(key, names, found)
     if needed.required_game_state:
         yield from _values("required_game_state", needed.required_game_state, facts.all_game_state)
     if needed.required_npc_state:

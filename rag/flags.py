@@ -32,10 +32,12 @@ def flag_rule(
     At a stage that the NPC's documents do not know, `nearest` finds what the flag means by the
     examples of its documents; at a known stage their scopes are the author's word.
     """
-    alternatives = [
-        (document, unmet(document.conditions, facts) if document.conditions else [])
-        for document in world.flag_defs(facts.scene, flag_name)
-    ]
+    alternatives: list[tuple[FlagDef, list[Unmet]]] = []
+    for document in world.flag_defs(facts.scene, flag_name):
+        gaps = unmet(document.conditions, facts) if document.conditions else []
+        alternatives.append((document, gaps))
+        if not gaps:
+            break
     is_by_meaning = False
     if not alternatives and nearest and not world.knows_stage(facts.scene):
         alternatives = _by_meaning(world, facts, flag_name, nearest)
@@ -56,10 +58,10 @@ def _by_meaning(
     """The NPC's documents for the flag that hold and that the words speak for, nearest first."""
     found = []
     for document in world.all_flag_defs(facts.scene.npc_id, flag_name):
+        if unmet(document.conditions or Conditions(), facts):
+            continue
         good = nearest(document.examples_positive)
-        if good > nearest(document.examples_negative) and not unmet(
-            document.conditions or Conditions(), facts
-        ):
+        if good > nearest(document.examples_negative):
             found.append((good, document))
     found.sort(key=lambda pair: -pair[0])
     return [(document, []) for _, document in found[:1]]

@@ -76,7 +76,7 @@ class WorldIndex:
         self._numbers = np.arange(len(self._notes))
         self._document_of = [at[id(passage.document)] for passage in self._notes]
         self._document_rows = np.array(self._document_of, np.int64)
-        self._num_passages = Counter(self._document_of)
+        self._num_passages = dict(Counter(self._document_of))
         self._by_npc = {npc: slice(group[0], group[-1] + 1) for npc, group in numbers.items()}
 
     @property
@@ -194,16 +194,17 @@ class WorldIndex:
         """Documents by the mean of their best passages among the ranked ones."""
         best: dict[int, list[float]] = {}
         nearest: dict[int, int] = {}
-        values = cosines.tolist()
+        values, document_of, num_passages = cosines.tolist(), self._document_of, self._num_passages
         for number, value in zip(numbers.tolist(), values, strict=True):
-            at = self._document_of[number]
-            if at not in best:
+            at = document_of[number]
+            found = best.get(at)
+            if found is None:
                 best[at], nearest[at] = [value], number
-            elif len(best[at]) < NUM_BEST:
-                best[at].append(value)
+            elif len(found) < NUM_BEST:
+                found.append(value)
         scores: list[tuple[float, int, int]] = []
         for at, found in best.items():
-            count = min(NUM_BEST, self._num_passages[at])
+            count = min(NUM_BEST, num_passages[at])
             score = (sum(found) + values[-1] * (count - len(found))) / count
             scores.append((-score, len(scores), at))
         return [

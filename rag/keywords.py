@@ -17,6 +17,9 @@ from typing import TypeAlias
 Looks: TypeAlias = dict[int, str] | dict[int, int]
 """What letters are read as; a table of str.translate."""
 
+Reading: TypeAlias = tuple[Looks, Callable[[str], bool]]
+"""What letters are read as, and which of them count."""
+
 _LEADS = "ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ"
 _VOWELS = "ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ"
 _TAILS = ["", *"ㄱㄲㄳㄴㄵㄶㄷㄹㄺㄻㄼㄽㄾㄿㅀㅁㅂㅄㅅㅆㅇㅈㅊㅋㅌㅍㅎ"]
@@ -52,9 +55,11 @@ class _Letter:
 def find_keyword(text: str, keywords: Iterable[str]) -> str | None:
     """The first of `keywords` that `text` holds, plain or disguised; None if it holds none."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    lines = _lines(folded)
+    lines: dict[str, list[tuple[str, Reading]]] = {}
     for keyword in keywords:
         plain, wanted, kind = _sought(keyword)
+        if kind not in lines:
+            lines[kind] = _lines(folded, kind)
         for line, reading in lines[kind]:
             # Letters are looked at one by one only where they stand in a row at all.
             if wanted in line and wanted and _holds(_letters(folded, *reading), plain, wanted):
@@ -63,15 +68,12 @@ def find_keyword(text: str, keywords: Iterable[str]) -> str | None:
 
 
 @lru_cache(maxsize=64)  # a turn asks for several lists of words
-def _lines(folded: str) -> dict[str, list[tuple[str, tuple[Looks, Callable[[str], bool]]]]]:
-    """The letters of a text in a row, by each reading."""
-    return {
-        kind: [
-            (folded.translate(look), reading)
-            for look, reading in zip(_LOOKS[kind], readings, strict=True)
-        ]
-        for kind, readings in _READINGS.items()
-    }
+def _lines(folded: str, kind: str) -> list[tuple[str, Reading]]:
+    """The letters of a text in a row, by each reading of a kind."""
+    return [
+        (folded.translate(look), reading)
+        for look, reading in zip(_LOOKS[kind], _READINGS[kind], strict=True)
+    ]
 
 
 @lru_cache(maxsize=200_000)  # more than a large world's keywords
@@ -123,7 +125,7 @@ class _Line(dict[int, str | None]):
         return value
 
 
-_READINGS: dict[str, list[tuple[Looks, Callable[[str], bool]]]] = {
+_READINGS: dict[str, list[Reading]] = {
     "hangul": [(_JAMO_LOOKS, _is_hangul), (_NO_LOOKS, _is_hangul)],
     "latin": [(_LATIN_LOOKS, str.isalpha)],
 }

@@ -63,17 +63,18 @@ class Retriever:
 
 @dataclass(frozen=True, slots=True)
 class _Scopes:
-    """Where notes may be told: `codes` int64 [n, 3] of stage, place and language, 0 for any."""
+    """Where notes may be told: `codes` int32 [3, n] of stage, place and language, 0 for any."""
 
-    codes: Rows
+    codes: npt.NDArray[np.int32]
     numbers: tuple[dict[str, int], dict[str, int], dict[str, int]]
 
     def may_tell(self, rows: Rows, scene: Scene, lang: Lang) -> npt.NDArray[np.bool_]:
         """Whether the notes at `rows` belong to the scene."""
         named = zip(self.numbers, (scene.quest_stage, scene.location, lang), strict=True)
-        here = np.array([numbers.get(name, _NOWHERE) for numbers, name in named])
-        codes = self.codes[rows]
-        told: npt.NDArray[np.bool_] = ((codes == 0) | (codes == here)).all(1)
+        told = np.ones(len(rows), bool)
+        for codes, (numbers, name) in zip(self.codes, named, strict=True):
+            found = codes[rows]
+            told &= (found == 0) | (found == numbers.get(name, _NOWHERE))
         return told
 
 
@@ -84,15 +85,15 @@ def _scopes_of(notes: Sequence[Note]) -> _Scopes:
     scope, never by meaning, or a later stage would spoil an earlier one.
     """
     numbers: tuple[dict[str, int], dict[str, int], dict[str, int]] = ({ANY: 0}, {ANY: 0}, {ANY: 0})
-    codes = np.zeros((len(notes), len(numbers)), np.int64)
+    codes = np.zeros((len(numbers), len(notes)), np.int32)
     for row, note in enumerate(notes):
         told_at = (note.quest_stage, ANY, ANY)
         if isinstance(note, DialogueTurn):
             told_at = (note.quest_stage, note.location, note.lang)
         elif not isinstance(note, Lore):
-            codes[row] = _NEVER
+            codes[:, row] = _NEVER
             continue
-        codes[row] = [
+        codes[:, row] = [
             known.setdefault(name, len(known)) for known, name in zip(numbers, told_at, strict=True)
         ]
     return _Scopes(codes, numbers)

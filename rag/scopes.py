@@ -1,7 +1,7 @@
 """Where documents apply: by NPC, quest stage and place, from the most to the least specific."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Generic, TypeVar
@@ -29,12 +29,12 @@ class ScopeTable(Generic[D]):
             scope = document.npc_id, document.quest_stage, document.location
             self._by_scope[scope].append(document)
 
-    def find(self, scene: Scene) -> list[D]:
+    def find(self, scene: Scene) -> Sequence[D]:
         """The documents of the most specific scope that `scene` falls into; may be empty."""
         for scope in fallback_scopes(scene.npc_id, scene.quest_stage, scene.location):
             if found := self._by_scope.get(scope):
                 return found
-        return []
+        return ()
 
     def find_all(self, scene: Scene) -> list[D]:
         """The documents of every scope that `scene` falls into, most specific first."""

@@ -1,7 +1,7 @@
 """A loaded world: exact look-ups by NPC, stage and place, worked out once at load."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -81,10 +81,10 @@ class World:
         owners = dict.fromkeys((npc_id, ANY))
         return [d for npc in owners for d in self._flags_of.get((npc, flag_name), ())]
 
-    def flag_defs(self, scene: Scene, flag_name: str) -> list[FlagDef]:
+    def flag_defs(self, scene: Scene, flag_name: str) -> Sequence[FlagDef]:
         """What `flag_name` may mean at `scene`: alternatives, the first that holds applies."""
         table = self._flags.get(flag_name)
-        return table.find(scene) if table else []
+        return table.find(scene) if table else ()
 
 
 def load_world(folder: Path) -> World:

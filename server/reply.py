@@ -31,7 +31,11 @@ class ReplyCleaner:
     def push(self, text: str) -> str:
         """What `text` lets out, possibly empty."""
         self._raw += text
-        while "<" in self._raw and (match := _TAG.search(self._raw)):
+        if "<" not in self._raw:  # nearly always
+            self._take(self._raw)
+            self._raw = ""
+            return self._release(len(self._held.rstrip()))
+        while match := _TAG.search(self._raw):
             self._take(self._raw[: match.start()])
             name = match["name"].upper()
             self._inside = name if name in _ASIDE and not match["end"] else None
@@ -54,7 +58,7 @@ class ReplyCleaner:
             self.asides[self._inside] = (before + text).lstrip()
             return
         self._held += text
-        if any(map(str.isspace, text)):
+        if not text.isalnum() and any(map(str.isspace, text)):
             self._held = _WHITE_SPACE.sub(" ", self._held)
         if not self.text:
             self._held = self._held.lstrip()

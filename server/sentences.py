@@ -18,7 +18,7 @@ class Sentences:
     def push(self, text: str) -> list[str]:
         """The sentences that `text` completes."""
         self._held += text
-        if not any(map(str.isspace, text)):
+        if text.isalnum() or not any(map(str.isspace, text)):
             return []  # a sentence ends once white space follows
         whole = []
         while match := _END.search(self._held):

@@ -15,6 +15,7 @@ from rag.loader import Source
 from rag.retriever import Retriever
 from rag.world import World, read_world
 from runtime.engine import Engine
+from runtime.host import has_set_aside, set_aside_what_is_loaded
 from server.idempotency import Idempotency
 from server.keys import KeyRing, read_keys
 from server.loaded import Loaded, open_loaded
@@ -71,6 +72,8 @@ class Service:
             old, self.keys, self.loaded, self.dialogue = self.loaded, keys, loaded, dialogue
             if old is not loaded:
                 old.retire()
+            if has_set_aside():
+                set_aside_what_is_loaded()
 
     def _load(self) -> tuple[Loaded, Dialogue]:
         settings, loaded = self.settings, self.loaded

@@ -15,7 +15,7 @@ import uvicorn
 from heads.bundle import BundleError
 from rag.loader import WorldError
 from runtime.errors import RuntimeFault
-from runtime.host import use_one_arena
+from runtime.host import set_aside_what_is_loaded, use_one_arena
 from server.http import make_app
 from server.ports import address_of, check_port
 from server.service import Service, open_service
@@ -95,6 +95,7 @@ def serve(settings: Settings) -> bool:
     with ExitStack() as stack:
         loading = open_service(settings, lambda part: logger.info("loading %s", part))
         service = stack.enter_context(loading)
+        set_aside_what_is_loaded()
 
         @contextmanager
         def handed_over() -> Iterator[Service]:

@@ -5,7 +5,7 @@ shared, and is not taught.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,19 +93,36 @@ class TaughtEncoder(nn.Module):
 
     _is_in_bf16 = False
 
+    def resume(self, tensors: Mapping[str, Array]) -> None:
+        """Go on from what was learnt before. Raises ValueError where it is of another shape."""
+        before = {name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}
+        own = dict(self._learnt())
+        with torch.no_grad():
+            for name, parameter in own.items():
+                value = before.get(name)
+                if value is None or value.shape != parameter.shape:
+                    found = None if value is None else tuple(value.shape)
+                    raise ValueError(f"{name} is of shape {found}, not {tuple(parameter.shape)}")
+                parameter.copy_(value)
+            self.head.weight /= _SHARPNESS
+
     def learnt(self) -> dict[str, Array]:
         """What was learnt, by the names of `AttackAdapter`."""
-        with torch.no_grad():
-            found = {HEAD: self.head.weight[0] * _SHARPNESS, HEAD_BIAS: self.head.bias}
-            for module in self.layers.modules():
-                if isinstance(module, _Linear):
-                    found[f"{module.name}.{DOWN}"] = module.down
-                    found[f"{module.name}.{UP}"] = module.up
-                    found[f"{module.name}.bias"] = module.bias
-                elif isinstance(module, _Norm):
-                    found[f"{module.name}.weight"] = module.weight
-                    found[f"{module.name}.bias"] = module.bias
-            return {name: value.detach().float().numpy() for name, value in found.items()}
+        found = {name: value.detach().numpy().copy() for name, value in self._learnt()}
+        found[HEAD] *= _SHARPNESS
+        return found
+
+    def _learnt(self) -> Iterator[tuple[str, Tensor]]:
+        yield HEAD, self.head.weight[0]
+        yield HEAD_BIAS, self.head.bias
+        for module in self.layers.modules():
+            if isinstance(module, _Linear):
+                yield f"{module.name}.{DOWN}", module.down
+                yield f"{module.name}.{UP}", module.up
+                yield f"{module.name}.bias", module.bias
+            elif isinstance(module, _Norm):
+                yield f"{module.name}.weight", module.weight
+                yield f"{module.name}.bias", module.bias
 
 
 def teach(
@@ -113,11 +130,17 @@ def teach(
     lines: Sequence[TriggerLine],
     teaching: Teaching,
     reporter: Reporter,
+    before: Mapping[str, Array] | None = None,
 ) -> dict[str, Array]:
-    """What the encoder learns from `lines`, by the names of `AttackAdapter`."""
+    """What the encoder learns from `lines`, by the names of `AttackAdapter`.
+
+    It goes on from what it learnt `before`. Raises ValueError if that is of another shape.
+    """
     torch.manual_seed(teaching.seed)
     kinds = sorted({line.kind for line in lines})
     model = TaughtEncoder(weights, teaching, len(kinds))
+    if before is not None:
+        model.resume(before)
     if multiplies_in_bf16("auto", torch.device("cpu")):
         model.multiply_in_bf16()
     tokenizer = make_tokenizer(weights)

@@ -1,7 +1,7 @@
 """What a sentence encoder is calibrated and measured with: labelled lines, questions, queries."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from rag.documents import Document, Lang, Questions
-from train.dataset import DatasetError
+from train.dataset import DatasetError, TurnLabel, read_dataset
 
 T = TypeVar("T")
 
@@ -50,6 +50,36 @@ class Question:
     def is_held_out(self) -> bool:
         """Whether it measures rather than is found; by its words alone, so that it stays so."""
         return hashlib.sha256(self.text.encode()).digest()[0] % HELD_OUT == 0
+
+
+_HARMLESS_TRUST = -0.1
+"""From this labelled change of trust on, a remark of the dataset is no attack; below, it may be."""
+
+
+def ordinary_remarks(turns: Iterable[TurnLabel]) -> list[TriggerLine]:
+    """What players say in a dataset without costing trust: each text once.
+
+    Ordinary talk is what hard lines are not, and most of what a detector hears.
+    """
+    worst: dict[str, float] = {}
+    first: dict[str, TurnLabel] = {}
+    for turn in turns:
+        text, trust = turn.player_utterance, turn.delta.get("trust", 0.0)
+        worst[text] = min(worst.get(text, trust), trust)
+        first.setdefault(text, turn)
+    return [
+        TriggerLine(
+            text=text, lang=turn.lang, npc_id=turn.npc_id, hostile=False, kind="ordinary play"
+        )
+        for text, turn in first.items()
+        if worst[text] >= _HARMLESS_TRUST
+    ]
+
+
+def read_ordinary(world: Path, split: str) -> list[TriggerLine]:
+    """Ordinary remarks of a split of the world's dataset, if it has any. Raises DatasetError."""
+    folder = world / "data"
+    return ordinary_remarks(read_dataset(folder).get(split, ())) if folder.is_dir() else []
 
 
 def read_lines(path: Path, schema: type[T]) -> list[T]:

@@ -18,6 +18,8 @@ from rag.world import World
 from train.encoder_data import Query, TriggerLine
 
 NPC_K, WORLD_K = 3, 5
+WHOLE = "keywords, then meaning"
+"""How forbidden lists are told in play."""
 _NUM_RESAMPLES = 2_000
 
 
@@ -107,8 +109,16 @@ def trigger_decisions(
         meaning = matcher.by_meaning(scene, line.text, heard) is not None
         told["keywords"].append(keyword)
         told["meaning"].append(meaning)
-        told["keywords, then meaning"].append(keyword or meaning)
+        told[WHOLE].append(keyword or meaning)
     return told
+
+
+def told_of_play(
+    world: World, matcher: TriggerMatcher, retriever: Retriever, lines: Sequence[TriggerLine]
+) -> list[TriggerLine]:
+    """Which of these remarks, harmless all of them, set a list off."""
+    told = trigger_decisions(world, matcher, retriever, lines)[WHOLE]
+    return [line for line, fired in zip(lines, told, strict=True) if fired]
 
 
 def first_scene(world: World, npc_id: str) -> Scene:

@@ -18,18 +18,18 @@ from rag.triggers import TriggerMatcher
 from rag.world import World, load_world
 from train.commands import or_say_why
 from train.dataset import SPLITS
-from train.encoder_data import Query, TriggerLine, read_lines
+from train.encoder_data import Query, TriggerLine, read_lines, read_ordinary
 from train.encoder_scores import (
+    WHOLE,
     Detection,
     by_group,
     detection,
     interval,
     retrieval_scores,
+    told_of_play,
     trigger_decisions,
 )
 from train.recall import open_retriever
-
-WHOLE = "keywords, then meaning"
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -50,6 +50,11 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action.set_defaults(run=or_say_why(f"evaluate {name}", run))
         if name == "triggers":
             action.add_argument("--show", action="store_true", help="print every line told wrongly")
+            action.add_argument(
+                "--split",
+                default="test",
+                help="whose ordinary remarks are heard (default: test)",
+            )
         else:
             action.add_argument(
                 "--without-questions", action="store_true", help="find documents by their own texts"
@@ -143,10 +148,16 @@ def run_triggers(args: argparse.Namespace) -> None:
         table.add_row(f"[dim]{title}[/dim]")
         for name, found in groups.items():
             table.add_row(name, *_cells(found), str(found.num))
+    ordinary = read_ordinary(args.world, args.split)
+    fired = told_of_play(world, matcher, retriever, ordinary)
+    table.add_section()
+    share = len(fired) / max(1, len(ordinary))
+    table.add_row("ordinary play", f"{len(fired)} false alarms", f"{share:.1%}", str(len(ordinary)))
     console = Console()
     console.print(table)
     if args.show:
         _show_wrong(console, lines, whole)
+        _show_wrong(console, fired, [True] * len(fired))
 
 
 def _cells(found: Detection) -> list[str]:

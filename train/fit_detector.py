@@ -1,22 +1,23 @@
 """Fits the detector of attacks on labelled lines; its threshold is chosen on others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import diags
 from sklearn.linear_model import LogisticRegression
 
 from heads.attacks import AttackDetector, Blend, Detector, line_ngrams
 from heads.ngrams import HashIndex
 from train.encoder_data import TriggerLine
-from train.encoder_scores import balanced_threshold, best_threshold
+from train.encoder_scores import balanced_threshold, best_threshold, detection
 from train.sparse_rows import known_keys, rarity, sparse_rows
 
 MIN_PRECISION = 0.95
 """Of the validation lines: to refuse a harmless line costs more than to let an attack through."""
+MAX_FALSE_ALARMS = 0.01
+"""Of ordinary remarks, which are most of what is said."""
 RECALL_GOAL = 0.90
 """Beside MIN_PRECISION, where an encoder has its word too: a threshold misses both by as little."""
 _INVERSE_PENALTIES = (0.03, 0.1, 0.3, 1.0)
@@ -46,13 +47,17 @@ def fit_detector(train: Sequence[TriggerLine], validation: Sequence[TriggerLine]
 
 
 def fit_blend(
-    detector: AttackDetector, encoder_logits: npt.ArrayLike, validation: Sequence[TriggerLine]
+    detector: AttackDetector,
+    hear: Callable[[str], float],
+    validation: Sequence[TriggerLine],
+    ordinary: Sequence[TriggerLine],
 ) -> tuple[Blend, dict[str, Any]]:
-    """How a taught encoder's logits [n] count beside the n-grams', and what that reaches.
+    """How a taught encoder's logits count beside the n-grams', and what that reaches.
 
-    Both were fitted on other lines than these: there are three numbers and a threshold to find.
+    `hear` gives the encoder's. Both were fitted on other lines than these: there are three numbers
+    and a threshold to find. Ordinary remarks only keep the threshold up.
     """
-    logits = np.array([encoder_logits, [detector.logit(line.text) for line in validation]]).T
+    logits = np.array([(hear(line.text), detector.logit(line.text)) for line in validation])
     truth = [line.hostile for line in validation]
     model = LogisticRegression(C=1e3).fit(logits, truth)
     weights = [round(float(weight), 4) for weight in model.coef_[0]]
@@ -63,9 +68,18 @@ def fit_blend(
         bias=round(float(model.intercept_[0]), 4),
         threshold=0.5,
     )
-    scores = [blend.score(*each) for each in logits.tolist()]
-    found = balanced_threshold(scores, truth, MIN_PRECISION, RECALL_GOAL)
-    return msgspec.structs.replace(blend, threshold=found[0]), _reached(found, len(truth))
+    scores = np.array([blend.score(*each) for each in logits.tolist()])
+    heard = [blend.score(hear(line.text), detector.logit(line.text)) for line in ordinary]
+    threshold = balanced_threshold(scores, truth, MIN_PRECISION, RECALL_GOAL)[0]
+    if heard:
+        threshold = max(threshold, float(np.quantile(heard, 1 - MAX_FALSE_ALARMS)))
+    fired = detection((scores >= threshold).tolist(), truth)
+    reached = _reached((threshold, fired.precision, fired.recall), len(truth))
+    reached["ordinary"] = {
+        "num_lines": len(ordinary),
+        "fired": sum(score >= threshold for score in heard),
+    }
+    return msgspec.structs.replace(blend, threshold=threshold), reached
 
 
 def _with_threshold(detector: Detector, validation: Sequence[TriggerLine]) -> Detector:

@@ -3,12 +3,12 @@
 import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
+from msgspec.structs import replace
 from rich.console import Console
 
 from export.attack_adapter import (
@@ -25,7 +25,7 @@ from heads.attacks import DETECTOR, Blend, default_detector
 from rag.embedder import OnnxEmbedder
 from train.commands import or_say_why, write_whole
 from train.dataset import DatasetError
-from train.encoder_data import TriggerLine, read_lines
+from train.encoder_data import TriggerLine, read_lines, read_ordinary
 
 LESSON = ENCODER_FOLDER / ADAPTER
 
@@ -43,6 +43,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--rank", type=int, default=32, help="of the LoRA (default: 32)")
     add("--lr", type=float, default=8e-4, help="learning rate after the warm-up (default: 8e-4)")
     add("--seed", type=int, default=0)
+    add("--from", dest="start", type=Path, metavar="FILE", help="go on from what was taught before")
     weigh = actions.add_parser(
         "weigh", help="weigh what was taught beside the n-grams anew, after `fit`"
     )
@@ -78,42 +79,73 @@ def run_teach(args: argparse.Namespace) -> None:
     for name, value in (("epochs", args.epochs), ("rank", args.rank), ("lr", args.lr)):
         if value <= 0:
             raise DatasetError(f"--{name} is {value}; it must be more than 0")
+    before = read_adapter(args.start) if args.start else None
     train = [*_lines(args.world, "train"), *_lines(args.world, "pairs")]
-    validation = _lines(args.world, "validation")
+    train += read_ordinary(args.world, "train")
+    held_out = _HeldOut.of(args.world)
     teaching = Teaching(rank=args.rank, epochs=args.epochs, lr=args.lr, seed=args.seed)
     with RichReporter(Console(stderr=True)) as reporter:
-        tensors = teach(trimmed(read_packaged()), train, teaching, reporter)
+        try:
+            start = before.tensors if before else None
+            tensors = teach(trimmed(read_packaged()), train, teaching, reporter, start)
+        except ValueError as error:
+            raise DatasetError(f"{args.start}: {error}; teach with --rank as before") from error
         training = {"num_lines": len(train), **asdict(teaching)}
-        _weigh_and_write(tensors, training, validation, args.out, reporter)
+        if before:
+            training["before"] = before.record.training
+        _weigh_and_write(tensors, training, held_out, args.out, reporter)
 
 
 def run_weigh(args: argparse.Namespace) -> None:
     """Weigh what was taught before, and write the file again. Raises BuildError."""
-    lesson, validation = read_adapter(args.out), _lines(args.world, "validation")
+    lesson, held_out = read_adapter(args.out), _HeldOut.of(args.world)
     with RichReporter(Console(stderr=True)) as reporter:
-        _weigh_and_write(lesson.tensors, lesson.record.training, validation, args.out, reporter)
+        _weigh_and_write(lesson.tensors, lesson.record.training, held_out, args.out, reporter)
+
+
+@dataclass(frozen=True, slots=True)
+class _HeldOut:
+    """What chooses the threshold."""
+
+    lines: Sequence[TriggerLine]
+    ordinary: Sequence[TriggerLine]
+
+    @classmethod
+    def of(cls, world: Path) -> "_HeldOut":
+        """The world's validation lines. Raises DatasetError."""
+        return cls(_lines(world, "validation"), read_ordinary(world, "validation"))
 
 
 def _weigh_and_write(
     tensors: Mapping[str, Array],
     training: dict[str, Any],
-    validation: Sequence[TriggerLine],
+    held_out: _HeldOut,
     out: Path,
     reporter: Reporter,
 ) -> None:
-    """Fits the blend on the word of the int8 graph, which is what will be served."""
+    """Fits the blend on the word of the int8 graph, which is what will be served.
+
+    What was taught is written before that, not to be lost: no encoder is built with it as it is.
+    """
     from train.fit_detector import fit_blend  # noqa: PLC0415 (scikit-learn takes a second)
 
     detector = default_detector()
     alone = Blend(ngrams=detector.id, encoder_weight=1, ngram_weight=0, bias=0, threshold=0.5)
+    unweighed = AdapterRecord(blend=replace(alone, ngrams=""), training=training)
+    write_whole(out, adapter_bytes(AttackAdapter(tensors, unweighed)))
     lesson = AttackAdapter(tensors, AdapterRecord(blend=alone, training=training))
     with tempfile.TemporaryDirectory(prefix="persona-teach-") as folder:
         path = Path(folder) / ADAPTER
         path.write_bytes(adapter_bytes(lesson))
         build_encoder(EncoderBuild(Path(folder) / "encoder", None, path), reporter)
         encoder = OnnxEmbedder(Path(folder) / "encoder")
-        logits = np.array([encoder.hear(line.text).attack_logit for line in validation], float)
-    blend, reached = fit_blend(detector, logits, validation)
+
+        def hear(text: str) -> float:
+            logit = encoder.hear(text).attack_logit
+            assert logit is not None, "it was taught"
+            return logit
+
+        blend, reached = fit_blend(detector, hear, held_out.lines, held_out.ordinary)
     record = AdapterRecord(blend=blend, training=training, evaluation={"validation": reached})
     write_whole(out, adapter_bytes(AttackAdapter(tensors, record)))
     print(f"wrote {out}: {blend}, {reached}")

@@ -63,7 +63,7 @@ def test_flags_are_looked_up_by_name_and_scope() -> None:
     world = World([MINA, general, special])
     assert world.flag_defs(Scene("mina"), "give_item") == [special]
     assert world.flag_defs(Scene("rook"), "give_item") == [general]
-    assert world.flag_defs(Scene("mina"), "other") == []
+    assert not world.flag_defs(Scene("mina"), "other")
 
 
 def test_the_prompt_speaks_the_language_of_the_conversation() -> None:

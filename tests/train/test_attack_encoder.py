@@ -1,5 +1,6 @@
 """An encoder that is taught to tell attacks, from PyTorch to the graph that serves."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -28,7 +29,8 @@ from tests.export.bundles import Recorder
 from tests.export.tiny_encoder import tiny_encoder
 from train import triggers_cli
 from train.attack_encoder import TaughtEncoder, Teaching, teach
-from train.encoder_data import TriggerLine
+from train.dataset import Tags, TurnLabel
+from train.encoder_data import TriggerLine, ordinary_remarks
 from train.fit_detector import fit_blend
 
 BLEND = Blend(ngrams="0", encoder_weight=1, ngram_weight=0, bias=0, threshold=0.5)
@@ -100,11 +102,58 @@ def test_what_was_taught_tells_lines_apart_and_leaves_the_encoder_alone(tmp_path
 def test_the_word_of_both_is_weighed_on_validation() -> None:
     words = {"drown": True, "swim": False}
     validation = lines(words, range(8))
-    sure = [3.0 if line.hostile else -3.0 for line in validation]
-    blend, reached = fit_blend(default_detector(), sure, validation)
-    assert blend.ngrams == default_detector().id
-    assert reached == {"num_lines": 16, "precision": 1.0, "recall": 1.0}
+    sure = {line.text: 3.0 if line.hostile else -3.0 for line in validation}
+    detector = default_detector()
+    blend, reached = fit_blend(detector, sure.__getitem__, validation, [])
+    assert blend.ngrams == detector.id
+    nothing = {"num_lines": 0, "fired": 0}
+    assert reached == {"num_lines": 16, "precision": 1.0, "recall": 1.0, "ordinary": nothing}
     assert blend.score(3.0, 0.0) > blend.threshold > blend.score(-3.0, 0.0)
+
+
+def test_ordinary_remarks_keep_the_threshold_up() -> None:
+    words = {"drown": True, "swim": False}
+    validation = lines(words, range(8))
+    ordinary = [line for line in lines({"warm": False}, range(100)) if not line.hostile]
+    heard = {line.text: 3.0 if line.hostile else -3.0 for line in validation}
+    heard |= {line.text: 8.0 for line in ordinary}
+    blend, reached = fit_blend(default_detector(), heard.__getitem__, validation, ordinary)
+    assert reached["recall"] == 0.0
+    assert blend.threshold > blend.score(3.0, 3.0)
+
+
+def test_ordinary_remarks_are_those_that_never_cost_trust() -> None:
+    def said(text: str, trust: float) -> TurnLabel:
+        tags = Tags(quest_stage="any", location="any", trust=0, relationship=0, npc_mood="calm")
+        return TurnLabel(
+            conversation="c",
+            turn=0,
+            npc_id="mina",
+            tags=tags,
+            player_utterance=text,
+            response="Hm.",
+            delta={"trust": trust},
+            flag={},
+            lang="en",
+            split_group="s",
+        )
+
+    turns = [said("a", 0.1), said("b", -0.1), said("c", -0.2), said("a", 0.0), said("c", 0.5)]
+    assert [(line.text, line.hostile) for line in ordinary_remarks(turns)] == [
+        ("a", False),
+        ("b", False),
+    ]
+
+
+def test_what_was_taught_is_where_the_next_lesson_begins() -> None:
+    weights, words = tiny_encoder(), {"drown": True, "swim": False}
+    teaching = Teaching(rank=2, epochs=1, batch=8, lr=1e-9, dropout=0, weight_decay=0)
+    first = teach(weights, lines(words, range(4)), replace(teaching, lr=1e-2), Recorder())
+    second = teach(weights, lines(words, range(4)), teaching, Recorder(), first)
+    for name, value in first.items():
+        np.testing.assert_allclose(second[name], value, atol=1e-5)
+    with pytest.raises(ValueError, match=r"lora_a is of shape \(2, 16\), not \(3, 16\)"):
+        teach(weights, lines(words, range(4)), replace(teaching, rank=3), Recorder(), first)
 
 
 def test_an_adapter_is_read_as_it_was_written(tmp_path: Path) -> None:
