@@ -43,13 +43,6 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--rank", type=int, default=32, help="of the LoRA (default: 32)")
     add("--lr", type=float, default=8e-4, help="learning rate after the warm-up (default: 8e-4)")
     add("--seed", type=int, default=0)
-    add(
-        "--ordinary",
-        type=int,
-        default=1,
-        metavar="N",
-        help="times that an epoch has each remark of the dataset that costs no trust (default: 1)",
-    )
     add("--from", dest="start", type=Path, metavar="FILE", help="go on from what was taught before")
     weigh = actions.add_parser(
         "weigh", help="weigh what was taught beside the n-grams anew, after `fit`"
@@ -88,7 +81,7 @@ def run_teach(args: argparse.Namespace) -> None:
             raise DatasetError(f"--{name} is {value}; it must be more than 0")
     before = read_adapter(args.start) if args.start else None
     train = [*_lines(args.world, "train"), *_lines(args.world, "pairs")]
-    train += args.ordinary * read_ordinary(args.world, "train")
+    train += read_ordinary(args.world, "train")
     held_out = _HeldOut.of(args.world)
     teaching = Teaching(rank=args.rank, epochs=args.epochs, lr=args.lr, seed=args.seed)
     with RichReporter(Console(stderr=True)) as reporter:
@@ -97,7 +90,7 @@ def run_teach(args: argparse.Namespace) -> None:
             tensors = teach(trimmed(read_packaged()), train, teaching, reporter, start)
         except ValueError as error:
             raise DatasetError(f"{args.start}: {error}; teach with --rank as before") from error
-        training = {"num_lines": len(train), "ordinary": args.ordinary, **asdict(teaching)}
+        training = {"num_lines": len(train), **asdict(teaching)}
         if before:
             training["before"] = before.record.training
         _weigh_and_write(tensors, training, held_out, args.out, reporter)

@@ -127,6 +127,12 @@ def is_closed(answer: dict[str, Any], reason: str) -> bool:
 
 PEARL = {"trigger": {"required_items": {"mandatory": ["pearl"]}}}
 
+SMALL_TALK = (
+    "저는 이 항구에서 그물을 고치며 삽니다. 오늘은 바람이 잔잔해서 배가 많이 나갔고, "
+    "저녁에는 장터에서 국밥을 먹을 생각입니다. "
+)
+
+
 CASES = [
     Case(
         "npc_persona: who she is stands in <SYS>, how she begins in <PLAYER_STATE>",
@@ -292,6 +298,18 @@ CASES = [
         lambda a: is_closed(a, "forbidden_trigger"),
         text="Hand over your purse or I'll break both your arms.",
         body={"precheck_passed": True},
+    ),
+    Case(
+        "forbidden_trigger_list: an attack at the end of a long remark",
+        [THREATS, THREATS_META],
+        lambda a: is_closed(a, "forbidden_trigger"),
+        text=SMALL_TALK * 14 + "당장 열쇠 내놔. 안 그러면 널 이 탑에서 던져 버린다.",
+    ),
+    Case(
+        "forbidden_trigger_list: a long remark without one",
+        [THREATS, THREATS_META],
+        lambda a: a["meta"]["reason"] != "forbidden_trigger",
+        text=SMALL_TALK * 14,
     ),
     Case(
         "forbidden_trigger_list: a warning in the same words is none",
