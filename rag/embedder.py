@@ -7,7 +7,7 @@ agree on.
 
 import hashlib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -38,10 +38,12 @@ Vectors = npt.NDArray[np.float32]
 Quantisation = Literal["none", "any", "arm64", "avx2", "avx512", "avx512_vnni"]
 """The CPU that int8 weights were laid out for; `any` gives the same vectors on each."""
 
-ATTACK_WINDOW, ATTACK_OVERLAP = 128, 48
-"""Tokens of a remark that are judged at once: in a longer one a threat would be lost in the mean of
+ATTACK_TOKENS = 128
+"""Tokens of a remark that are judged as one: in a longer one a threat would be lost in the mean of
 all that is harmless about it.
 """
+_WINDOW, _OVERLAP = 64, 24
+"""Tokens of the windows of a longer one: twice a usual remark."""
 
 _INPUTS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 _USE_BATCH = 32
@@ -193,10 +195,10 @@ class OnnxEmbedder(Embedder):
         self._attacks: onnxruntime.InferenceSession | None = None
         if record.attacks:
             self.blend = record.attacks.blend
-            _check_hash(folder / ATTACKS, record.attacks.sha256)
+            _check_hash(folder / ATTACKS, record.attacks.sha256, BUILD)
             self._attacks = _open_graph(folder / ATTACKS, num_threads)
             _check_attacks(folder, self._session, self._attacks)
-            self._windows = _open_tokenizer(folder / TOKENIZER, ATTACK_WINDOW, ATTACK_OVERLAP)
+            self._windows = _open_tokenizer(folder / TOKENIZER, _WINDOW, _OVERLAP)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, float32 [len(texts), dim]."""
@@ -212,12 +214,21 @@ class OnnxEmbedder(Embedder):
             return super().hear(remark)
         whole = self._tokenizer.encode(self._prefix + remark)
         vectors, words = self._session.run([OUTPUT, WORDS], self._feed(whole))
-        if len(whole.ids) <= ATTACK_WINDOW:
+        if len(whole.ids) <= ATTACK_TOKENS:
             return Heard(vectors[0], self._attack_logit(words))
-        first = self._windows.encode(self._prefix + remark)
-        windows = [first, *first.overflowing]
-        parts = [self._session.run([WORDS], self._feed(window))[0] for window in windows]
-        return Heard(vectors[0], max(map(self._attack_logit, parts)))
+        logits = []
+        for start, end in self._windows_of(remark):
+            window = self._tokenizer.encode(self._prefix + remark[start:end])
+            (words,) = self._session.run([WORDS], self._feed(window))
+            logits.append(self._attack_logit(words))
+        return Heard(vectors[0], max(logits))
+
+    def _windows_of(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where windows of a text begin and end."""
+        first = self._windows.encode(text)
+        for window in (first, *first.overflowing):
+            offsets = [offset for offset in window.offsets if offset[1]]  # not of `<s>` and `</s>`
+            yield offsets[0][0], offsets[-1][1]
 
     def _attack_logit(self, words: Vectors) -> float:
         assert self._attacks is not None, "it was taught"
@@ -271,14 +282,14 @@ class _Version(msgspec.Struct):
     format: int
 
 
-def _check_hash(path: Path, expected: str) -> None:
+def _check_hash(path: Path, expected: str, remedy: str = EXPORT) -> None:
     try:
         found = file_sha256(path)
     except OSError as error:
         found = error.strerror or "an error"
-        raise EmbedderError(path, "a readable file", found, EXPORT) from error
+        raise EmbedderError(path, "a readable file", found, remedy) from error
     if found != expected:
-        raise EmbedderError(path, f"sha256 {expected}", found, EXPORT)
+        raise EmbedderError(path, f"sha256 {expected}", found, remedy)
 
 
 def _open_tokenizer(path: Path, max_tokens: int, overlap: int = 0) -> Tokenizer:

@@ -31,9 +31,9 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 def set_aside_what_is_loaded() -> None:
     """Keep Python's garbage collector from looking at what is loaded now, which stays.
 
-    A full collection looks at every object: with a world of 100,000 documents one turn in some
-    thousands would wait 0.1 s for it (`persona bench rag` has the like). What was set aside before
-    and is garbage by now is freed.
+    A full collection looks at every object: with a world of 100,000 documents one turn in 600
+    waited 0.1 s for it (`persona bench rag`). What was set aside before and is garbage by now is
+    freed.
     """
     gc.unfreeze()
     gc.collect()

@@ -17,7 +17,7 @@ from export.attack_adapter import DOWN, HEAD, HEAD_BIAS, UP
 from export.default_encoder import make_tokenizer
 from export.packaged_encoder import PREFIX, Array, EncoderWeights
 from export.reporter import Reporter
-from rag.embedder import ATTACK_WINDOW
+from rag.embedder import ATTACK_TOKENS
 from train.encoder_data import TriggerLine
 from train.mixed_precision import multiplies_in_bf16
 
@@ -144,7 +144,7 @@ def teach(
     if multiplies_in_bf16("auto", torch.device("cpu")):
         model.multiply_in_bf16()
     tokenizer = make_tokenizer(weights)
-    tokenizer.enable_truncation(ATTACK_WINDOW)
+    tokenizer.enable_truncation(ATTACK_TOKENS)
     ids = [tokenizer.encode(PREFIX + line.text).ids for line in lines]
     hostile = torch.tensor([float(line.hostile) for line in lines])
     hostile = hostile * (1 - teaching.label_smoothing) + teaching.label_smoothing / 2

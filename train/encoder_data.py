@@ -57,7 +57,7 @@ _HARMLESS_TRUST = -0.1
 
 
 def ordinary_remarks(turns: Iterable[TurnLabel]) -> list[TriggerLine]:
-    """What players say in a dataset without costing trust: each text once.
+    """What players say in a dataset that never costs more than 0.1 of trust: each text once.
 
     Ordinary talk is what hard lines are not, and most of what a detector hears.
     """

@@ -52,6 +52,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
             action.add_argument("--show", action="store_true", help="print every line told wrongly")
             action.add_argument(
                 "--split",
+                choices=SPLITS,
                 default="test",
                 help="whose ordinary remarks are heard (default: test)",
             )

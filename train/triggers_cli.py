@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 from rich.console import Console
 
 from export.attack_adapter import (
@@ -89,10 +88,16 @@ def run_teach(args: argparse.Namespace) -> None:
             start = before.tensors if before else None
             tensors = teach(trimmed(read_packaged()), train, teaching, reporter, start)
         except ValueError as error:
+            if before is None:
+                raise
             raise DatasetError(f"{args.start}: {error}; teach with --rank as before") from error
         training = {"num_lines": len(train), **asdict(teaching)}
         if before:
             training["before"] = before.record.training
+        # written before it is weighed, not to be lost: no encoder is built with it as it is
+        alone = Blend(ngrams="", encoder_weight=1, ngram_weight=0, bias=0, threshold=0.5)
+        unweighed = AdapterRecord(blend=alone, training=training)
+        write_whole(args.out, adapter_bytes(AttackAdapter(tensors, unweighed)))
         _weigh_and_write(tensors, training, held_out, args.out, reporter)
 
 
@@ -123,16 +128,11 @@ def _weigh_and_write(
     out: Path,
     reporter: Reporter,
 ) -> None:
-    """Fits the blend on the word of the int8 graph, which is what will be served.
-
-    What was taught is written before that, not to be lost: no encoder is built with it as it is.
-    """
+    """Fits the blend on the word of the int8 graph, which is what will be served."""
     from train.fit_detector import fit_blend  # noqa: PLC0415 (scikit-learn takes a second)
 
     detector = default_detector()
     alone = Blend(ngrams=detector.id, encoder_weight=1, ngram_weight=0, bias=0, threshold=0.5)
-    unweighed = AdapterRecord(blend=replace(alone, ngrams=""), training=training)
-    write_whole(out, adapter_bytes(AttackAdapter(tensors, unweighed)))
     lesson = AttackAdapter(tensors, AdapterRecord(blend=alone, training=training))
     with tempfile.TemporaryDirectory(prefix="persona-teach-") as folder:
         path = Path(folder) / ADAPTER

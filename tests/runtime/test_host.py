@@ -1,10 +1,14 @@
 """What a process asks of the machine that it runs on."""
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 
 import pytest
+
+from runtime.host import has_set_aside, set_aside_what_is_loaded
 
 THREADS = """
 import ctypes, threading
@@ -37,3 +41,26 @@ def num_arenas(**environment: str) -> int:
 def test_all_threads_share_one_arena_unless_the_environment_says_otherwise() -> None:
     assert num_arenas() == 1
     assert num_arenas(MALLOC_ARENA_MAX="8") > 1
+
+
+class Ring:
+    """Refers to itself: only the collector can free it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_is_set_aside_is_not_collected_until_it_is_set_aside_anew() -> None:
+    try:
+        ring = Ring()
+        alive = weakref.ref(ring)
+        set_aside_what_is_loaded()
+        assert has_set_aside()
+        del ring
+        gc.collect()
+        assert alive() is not None
+        set_aside_what_is_loaded()
+        assert alive() is None
+    finally:
+        gc.unfreeze()
+    assert not has_set_aside()

@@ -122,7 +122,7 @@ def test_ordinary_remarks_keep_the_threshold_up() -> None:
     assert blend.threshold > blend.score(3.0, 3.0)
 
 
-def test_ordinary_remarks_are_those_that_never_cost_trust() -> None:
+def test_ordinary_remarks_are_those_that_never_cost_much_trust() -> None:
     def said(text: str, trust: float) -> TurnLabel:
         tags = Tags(quest_stage="any", location="any", trust=0, relationship=0, npc_mood="calm")
         return TurnLabel(
