@@ -234,7 +234,7 @@ export interface ExplainedTrigger {
   nearest_example?: string | null;
   /** How near it comes. */
   cosine?: number | null;
-  /** Of the detector, if the list is one of attacks. */
+  /** How much of an attack it is, if the list is one of attacks. */
   attack_score?: number | null;
   /** The cosine from which on it fires. */
   same?: number | null;
