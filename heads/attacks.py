@@ -7,14 +7,16 @@ two.
 """
 
 import zlib
+from collections.abc import Iterator
 from functools import cache, lru_cache
 from math import exp
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import numpy as np
 
+from heads.disguises import readings
 from heads.ngrams import Hashes, HashIndex, Weights, count_ngrams, words_of
 from heads.spec import Probability
 
@@ -54,6 +56,15 @@ class Blend(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     bias: float
     threshold: Probability
 
+    @classmethod
+    def of_encoder_alone(cls, ngrams: str) -> Self:
+        """Before it is weighed: what the encoder says counts, and the n-grams for nothing."""
+        return cls(ngrams=ngrams, encoder_weight=1, ngram_weight=0, bias=0, threshold=0.5)
+
+    def is_with(self, detector: "AttackDetector") -> bool:
+        """Whether this is the detector that it was fitted with: another's logits mean else."""
+        return self.ngrams == detector.id
+
     def score(self, encoder_logit: float, ngram_logit: float) -> float:
         """A probability."""
         both = self.encoder_weight * encoder_logit + self.ngram_weight * ngram_logit
@@ -73,16 +84,20 @@ class AttackDetector:
         self._bias = detector.bias
 
     def score(self, text: str) -> float:
-        """A probability, of the text as it is written."""
+        """A probability, of the worst reading of the text."""
         return sigmoid(self.logit(text))
 
     def _logit(self, text: str) -> float:
-        starts = range(0, max(1, len(text) - _OVERLAP), _WINDOW - _OVERLAP)
-        return max(self._logit_of(text[start : start + _WINDOW]) for start in starts)
+        return max(self._logit_of(part) for line in readings(text) for part in _windows(line))
 
     def _logit_of(self, text: str) -> float:
         rows, shares = self._index.at_unit_length(*line_ngrams(text))
         return self._bias + float(self._weights[rows] @ shares)
+
+
+def _windows(text: str) -> Iterator[str]:
+    for start in range(0, max(1, len(text) - _OVERLAP), _WINDOW - _OVERLAP):
+        yield text[start : start + _WINDOW]
 
 
 def sigmoid(logit: float) -> float:

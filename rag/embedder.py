@@ -21,6 +21,7 @@ from tokenizers import Encoding, Tokenizer
 
 from heads.attacks import Blend
 from heads.bundle import Count, Sha256, cache_folder, file_sha256
+from heads.disguises import readings
 
 FORMAT = 1
 RECORD = "encoder.json"
@@ -209,26 +210,27 @@ class OnnxEmbedder(Embedder):
         return vectors
 
     def hear(self, remark: str) -> Heard:
-        """See Embedder. A long remark is an attack if any window of it is."""
+        """See Embedder. A remark is an attack if any window of it is, as written or as meant."""
         if self._attacks is None:
             return super().hear(remark)
+        lines = readings(remark)
         whole = self._tokenizer.encode(self._prefix + remark)
         vectors, words = self._session.run([OUTPUT, WORDS], self._feed(whole))
         if len(whole.ids) <= ATTACK_TOKENS:
-            return Heard(vectors[0], self._attack_logit(words))
-        logits = []
-        for start, end in self._windows_of(remark):
-            window = self._tokenizer.encode(self._prefix + remark[start:end])
-            (words,) = self._session.run([WORDS], self._feed(window))
+            logits, parts = [self._attack_logit(words)], lines[1:]
+        else:
+            logits, parts = [], [window for line in lines for window in self._windows_of(line)]
+        for part in parts:
+            feed = self._feed(self._tokenizer.encode(self._prefix + part))
+            (words,) = self._session.run([WORDS], feed)
             logits.append(self._attack_logit(words))
         return Heard(vectors[0], max(logits))
 
-    def _windows_of(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where windows of a text begin and end."""
+    def _windows_of(self, text: str) -> Iterator[str]:
         first = self._windows.encode(text)
         for window in (first, *first.overflowing):
             offsets = [offset for offset in window.offsets if offset[1]]  # not of `<s>` and `</s>`
-            yield offsets[0][0], offsets[-1][1]
+            yield text[offsets[0][0] : offsets[-1][1]]
 
     def _attack_logit(self, words: Vectors) -> float:
         assert self._attacks is not None, "it was taught"

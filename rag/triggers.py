@@ -64,8 +64,7 @@ class TriggerMatcher:
         self._world, self._retriever = world, retriever
         self._detector = detector or default_detector()
         blend = retriever.embedder.blend if retriever else None
-        is_of_both = blend is not None and blend.ngrams == self._detector.id
-        self._blend = blend if is_of_both else None
+        self._blend = blend if blend and blend.is_with(self._detector) else None
         lists = (d for d in world.documents if isinstance(d, ForbiddenTriggerList))
         self._attack_lists = {d.id for d in lists if self._is_of_attacks(d)}
 

@@ -95,8 +95,7 @@ def run_teach(args: argparse.Namespace) -> None:
         if before:
             training["before"] = before.record.training
         # written before it is weighed, not to be lost: no encoder is built with it as it is
-        alone = Blend(ngrams="", encoder_weight=1, ngram_weight=0, bias=0, threshold=0.5)
-        unweighed = AdapterRecord(blend=alone, training=training)
+        unweighed = AdapterRecord(blend=Blend.of_encoder_alone(ngrams=""), training=training)
         write_whole(args.out, adapter_bytes(AttackAdapter(tensors, unweighed)))
         _weigh_and_write(tensors, training, held_out, args.out, reporter)
 
@@ -132,7 +131,7 @@ def _weigh_and_write(
     from train.fit_detector import fit_blend  # noqa: PLC0415 (scikit-learn takes a second)
 
     detector = default_detector()
-    alone = Blend(ngrams=detector.id, encoder_weight=1, ngram_weight=0, bias=0, threshold=0.5)
+    alone = Blend.of_encoder_alone(detector.id)
     lesson = AttackAdapter(tensors, AdapterRecord(blend=alone, training=training))
     with tempfile.TemporaryDirectory(prefix="persona-teach-") as folder:
         path = Path(folder) / ADAPTER
