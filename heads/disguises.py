@@ -6,6 +6,8 @@ letters alone: it stands beside the line as it was written, never in its place.
 
 import re
 
+from heads.hangul import composed
+
 _LETTER = r"[^\W\d_]"
 _GAP = r"[ .,·_*~|/\\-]"
 _SPACED_OUT = re.compile(rf"(?<!\w){_LETTER}(?:{_GAP}{{1,3}}[^\W_]){{3,}}(?!\w)")
@@ -15,10 +17,6 @@ _GAPS = re.compile(rf"{_GAP}+")
 _JAMO_RUN = re.compile(r"[ㄱ-ㅣ]{2,}")
 _SYLLABLE = re.compile(r"([ㄱ-ㅎ])([ㅏ-ㅣ])([ㄱ-ㅎ](?![ㅏ-ㅣ]))?")
 _SYLLABLES = re.compile(rf"(?:{_SYLLABLE.pattern})+")
-_LEADS = "ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ"
-_TAILS = "\0ㄱㄲㄳㄴㄵㄶㄷㄹㄺㄻㄼㄽㄾㄿㅀㅁㅂㅄㅅㅆㅇㅈㅊㅋㅌㅍㅎ"
-_FIRST_SYLLABLE, _FIRST_VOWEL, _NUM_VOWELS = ord("가"), ord("ㅏ"), 21
-
 _BETWEEN_HANGUL = re.compile(r"(?<=[가-힣])[0-9@#*^+=]{1,2}(?=[가-힣])")
 _LOOKS_LATIN = re.compile(r"(?<![a-z0-9@$!])(?=[0-9@$!]*[a-z])[a-z0-9@$][a-z0-9@$!]*[a-z0-9@$]")
 _LOOK_ALIKES = re.compile(r"[013457@$!]")
@@ -52,15 +50,9 @@ def _join(found: re.Match[str]) -> str:
 
 def _compose(found: re.Match[str]) -> str:
     run = found[0]
-    return _SYLLABLE.sub(_syllable, run) if _SYLLABLES.fullmatch(run) else run
-
-
-def _syllable(found: re.Match[str]) -> str:
-    lead, vowel, tail = found.groups(default="\0")
-    if lead not in _LEADS or tail not in _TAILS:
-        return found[0]
-    place = _LEADS.index(lead) * _NUM_VOWELS + ord(vowel) - _FIRST_VOWEL
-    return chr(_FIRST_SYLLABLE + place * len(_TAILS) + _TAILS.index(tail))
+    if not _SYLLABLES.fullmatch(run):
+        return run
+    return _SYLLABLE.sub(lambda jamo: composed(*jamo.groups(default="")), run)
 
 
 def _spell(found: re.Match[str]) -> str:

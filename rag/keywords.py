@@ -14,19 +14,17 @@ from functools import lru_cache
 from itertools import groupby
 from typing import TypeAlias
 
+from heads.hangul import LEADS, TAILS, VOWELS, decomposed
+
 Looks: TypeAlias = dict[int, str] | dict[int, int]
 """What letters are read as; a table of str.translate."""
 
 Reading: TypeAlias = tuple[Looks, Callable[[str], bool]]
 """What letters are read as, and which of them count."""
 
-_LEADS = "ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ"
-_VOWELS = "ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ"
-_TAILS = ["", *"ㄱㄲㄳㄴㄵㄶㄷㄹㄺㄻㄼㄽㄾㄿㅀㅁㅂㅄㅅㅆㅇㅈㅊㅋㅌㅍㅎ"]
-_FIRST_SYLLABLE, _LAST_SYLLABLE = ord("가"), ord("힣")
 _CONJOINING: dict[str, str] = {
     chr(first + number): jamo
-    for first, jamos in ((0x1100, _LEADS), (0x1161, _VOWELS), (0x11A7, _TAILS))
+    for first, jamos in ((0x1100, LEADS), (0x1161, VOWELS), (0x11A7, TAILS))
     for number, jamo in enumerate(jamos)
     if jamo
 }
@@ -97,14 +95,7 @@ def _letters(text: str, looks: Looks, is_kept: Callable[[str], bool]) -> list[_L
 
 def _jamo(char: str) -> str:
     """A Hangul syllable or conjoining jamo as compatibility jamo; others as they are."""
-    if char in _CONJOINING:
-        return _CONJOINING[char]
-    code = ord(char)
-    if not _FIRST_SYLLABLE <= code <= _LAST_SYLLABLE:
-        return char
-    lead, rest = divmod(code - _FIRST_SYLLABLE, len(_VOWELS) * len(_TAILS))
-    vowel, tail = divmod(rest, len(_TAILS))
-    return "".join((_LEADS[lead], _VOWELS[vowel], _TAILS[tail]))
+    return _CONJOINING.get(char) or decomposed(char)
 
 
 def _is_hangul(char: str) -> bool:
