@@ -17,14 +17,22 @@ from train.sparse_rows import known_keys, rarity, sparse_rows
 MIN_PRECISION = 0.95
 """Of the validation lines: to refuse a harmless line costs more than to let an attack through."""
 MAX_FALSE_ALARMS = 0.02
-"""Of ordinary remarks, which are most of what is said: as many as the n-grams alone raise."""
+"""Of ordinary remarks, which are most of what is said."""
 RECALL_GOAL = 0.90
 """Beside MIN_PRECISION, where an encoder has its word too: a threshold misses both by as little."""
 _INVERSE_PENALTIES = (0.03, 0.1, 0.3, 1.0)
 
 
-def fit_detector(train: Sequence[TriggerLine], validation: Sequence[TriggerLine]) -> Detector:
-    """The penalty with the best recall on validation at MIN_PRECISION, and that threshold."""
+def fit_detector(
+    train: Sequence[TriggerLine],
+    validation: Sequence[TriggerLine],
+    ordinary: Sequence[TriggerLine] = (),
+) -> Detector:
+    """The penalty with the best recall on validation at its threshold.
+
+    That is where precision is MIN_PRECISION, or where MAX_FALSE_ALARMS of the `ordinary` remarks
+    are above it, if that is higher.
+    """
     counted = [line_ngrams(line.text) for line in train]
     keys, num_lines = known_keys([hashes for hashes, _ in counted])
     weight = rarity((1 + num_lines) / (1 + len(train)))
@@ -42,7 +50,7 @@ def fit_detector(train: Sequence[TriggerLine], validation: Sequence[TriggerLine]
             threshold=0.5,
             training={"num_lines": len(train), "C": c},
         )
-        candidates.append(_with_threshold(detector, validation))
+        candidates.append(_with_threshold(detector, validation, ordinary))
     return max(candidates, key=lambda found: found.evaluation["validation"]["recall"])
 
 
@@ -68,35 +76,38 @@ def fit_blend(
         bias=round(float(model.intercept_[0]), 4),
         threshold=0.5,
     )
-    scores = np.array([blend.score(*each) for each in logits.tolist()])
+    scores = [blend.score(*each) for each in logits.tolist()]
     heard = [blend.score(hear(line.text), detector.logit(line.text)) for line in ordinary]
     threshold = balanced_threshold(scores, truth, MIN_PRECISION, RECALL_GOAL)[0]
-    if heard:
-        threshold = max(threshold, float(np.quantile(heard, 1 - MAX_FALSE_ALARMS)))
-    fired = detection((scores >= threshold).tolist(), truth)
-    reached = _reached((threshold, fired.precision, fired.recall), len(truth))
-    reached["ordinary"] = {
-        "num_lines": len(ordinary),
-        "fired": sum(score >= threshold for score in heard),
-    }
+    threshold, reached = _kept_from_play(threshold, scores, truth, heard)
     return msgspec.structs.replace(blend, threshold=threshold), reached
 
 
-def _with_threshold(detector: Detector, validation: Sequence[TriggerLine]) -> Detector:
-    scorer = AttackDetector(detector)
-    scores = [scorer.score(line.text) for line in validation]
-    found = best_threshold(scores, [line.hostile for line in validation], MIN_PRECISION)
-    return msgspec.structs.replace(
-        detector,
-        threshold=round(found[0], 4),
-        evaluation={"validation": _reached(found, len(scores))},
-    )
+def _with_threshold(
+    detector: Detector, validation: Sequence[TriggerLine], ordinary: Sequence[TriggerLine]
+) -> Detector:
+    score = AttackDetector(detector).score
+    scores, truth = [score(line.text) for line in validation], [line.hostile for line in validation]
+    threshold = best_threshold(scores, truth, MIN_PRECISION)[0]
+    heard = [score(line.text) for line in ordinary]
+    threshold, reached = _kept_from_play(round(threshold, 4), scores, truth, heard)
+    evaluation = {"validation": reached}
+    return msgspec.structs.replace(detector, threshold=threshold, evaluation=evaluation)
 
 
-def _reached(found: tuple[float, float, float], num_lines: int) -> dict[str, Any]:
-    _, precision, recall = found
-    return {
-        "num_lines": num_lines,
-        "precision": round(precision, 4),
-        "recall": round(recall, 4),
+def _kept_from_play(
+    threshold: float, scores: Sequence[float], truth: Sequence[bool], ordinary: Sequence[float]
+) -> tuple[float, dict[str, Any]]:
+    """The threshold, raised as MAX_FALSE_ALARMS asks, and what it reaches."""
+    if ordinary:
+        threshold = max(threshold, float(np.quantile(ordinary, 1 - MAX_FALSE_ALARMS)))
+    fired = detection([score >= threshold for score in scores], truth)
+    return threshold, {
+        "num_lines": len(scores),
+        "precision": round(fired.precision, 4),
+        "recall": round(fired.recall, 4),
+        "ordinary": {
+            "num_lines": len(ordinary),
+            "fired": sum(score >= threshold for score in ordinary),
+        },
     }

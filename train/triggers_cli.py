@@ -33,7 +33,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Register `triggers`."""
     triggers = commands.add_parser("triggers", help="learn to tell attacks from harmless lines")
     actions = triggers.add_subparsers(required=True, metavar="ACTION")
-    fit = actions.add_parser("fit", help="fit the detector by n-grams; half a minute")
+    fit = actions.add_parser("fit", help="fit the detector by n-grams; a minute")
     teach = actions.add_parser(
         "teach", help="teach the default sentence encoder the same; half an hour on 2 cores"
     )
@@ -59,14 +59,14 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run_fit(args: argparse.Namespace) -> None:
-    """Fit, write the file as a whole, and say what it does on validation.
+    """Fit, write the file as a whole, and say what it does on validation. Raises DatasetError.
 
-    It learns from `train` alone: the heads know its scores (`heads/clues.py`), and would have to be
-    fitted anew with another one.
+    The heads know its scores (`heads/clues.py`): with another one they have to be fitted anew.
     """
     from train.fit_detector import fit_detector  # noqa: PLC0415 (scikit-learn takes a second)
 
-    detector = fit_detector(_lines(args.world, "train"), _lines(args.world, "validation"))
+    held_out = _HeldOut.of(args.world)
+    detector = fit_detector(_learnt_from(args.world), held_out.lines, held_out.ordinary)
     write_whole(args.out, msgspec.json.format(msgspec.json.encode(detector), indent=1) + b"\n")
     print(f"wrote {args.out}: threshold {detector.threshold}, {detector.evaluation['validation']}")
 
@@ -79,8 +79,7 @@ def run_teach(args: argparse.Namespace) -> None:
         if value <= 0:
             raise DatasetError(f"--{name} is {value}; it must be more than 0")
     before = read_adapter(args.start) if args.start else None
-    train = [*_lines(args.world, "train"), *_lines(args.world, "pairs")]
-    train += read_ordinary(args.world, "train")
+    train = _learnt_from(args.world)
     held_out = _HeldOut.of(args.world)
     teaching = Teaching(rank=args.rank, epochs=args.epochs, lr=args.lr, seed=args.seed)
     with RichReporter(Console(stderr=True)) as reporter:
@@ -148,6 +147,12 @@ def _weigh_and_write(
     record = AdapterRecord(blend=blend, training=training, evaluation={"validation": reached})
     write_whole(out, adapter_bytes(AttackAdapter(tensors, record)))
     print(f"wrote {out}: {blend}, {reached}")
+
+
+def _learnt_from(world: Path) -> list[TriggerLine]:
+    """The world's lines that may be. Raises DatasetError."""
+    lines = [*_lines(world, "train"), *_lines(world, "pairs")]
+    return lines + read_ordinary(world, "train")
 
 
 def _lines(world: Path, name: str) -> list[TriggerLine]:
