@@ -46,19 +46,29 @@ def test_ngrams_that_are_not_known_count_for_nothing() -> None:
         assert score == pytest.approx(1 / (1 + math.exp(-0.25)))
 
 
-def test_what_is_fitted_tells_the_lines_apart() -> None:
-    def lines(numbers: range) -> list[TriggerLine]:
-        return [
-            TriggerLine(text=f"{word} number {n}", lang="en", hostile=is_bad, kind="threat")
-            for n in numbers
-            for word, is_bad in (("I will break you", True), ("I will bake you bread", False))
-        ]
+def made_up(numbers: range) -> list[TriggerLine]:
+    return [
+        TriggerLine(text=f"{word} number {n}", lang="en", hostile=is_bad, kind="threat")
+        for n in numbers
+        for word, is_bad in (("I will break you", True), ("I will bake you bread", False))
+    ]
 
-    fitted = fit_detector(lines(range(20)), lines(range(20, 30)))
-    assert fitted.evaluation["validation"] == {"num_lines": 20, "precision": 1.0, "recall": 1.0}
+
+def test_what_is_fitted_tells_the_lines_apart() -> None:
+    fitted = fit_detector(made_up(range(20)), made_up(range(20, 30)))
+    reached = fitted.evaluation["validation"]
+    assert (reached["num_lines"], reached["precision"], reached["recall"]) == (20, 1.0, 1.0)
     scorer = AttackDetector(fitted)
     assert scorer.score("I will break you number 99") >= fitted.threshold
     assert scorer.score("I will bake you bread number 99") < fitted.threshold
+
+
+def test_ordinary_remarks_keep_the_threshold_up() -> None:
+    train, validation = made_up(range(20)), made_up(range(20, 30))
+    play = [TriggerLine(text="I will break your bread", lang="en", hostile=False, kind="plain")]
+    alone, kept = fit_detector(train, validation), fit_detector(train, validation, play)
+    assert AttackDetector(alone).score(play[0].text) >= alone.threshold
+    assert kept.threshold == pytest.approx(AttackDetector(kept).score(play[0].text))
 
 
 def test_the_shipped_detector_knows_an_attack_from_what_looks_like_one() -> None:
