@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
-from scipy.sparse import csr_matrix, diags
+from scipy.optimize import linprog
+from scipy.sparse import csr_matrix, diags, hstack, identity, vstack
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GroupKFold
 
@@ -148,7 +148,8 @@ def _matrix(found: Sequence[Clues], keys: Hashes) -> csr_matrix:
 def blend(heads: LinearHeads, clues: ClueModel, held_out: HeldOut) -> BlendedHeads:
     """Both, each weighted by what it adds on turns that neither has seen; thresholds set on them.
 
-    A logistic regression a flag on the two logits, least squares without negative shares a delta.
+    A logistic regression a flag on the two logits, least absolute errors without negative shares a
+    delta.
     Deltas that the clues say nothing of stay as the states have them.
     """
     states, remarks, targets = held_out.states, held_out.remarks, held_out.targets
@@ -157,7 +158,7 @@ def blend(heads: LinearHeads, clues: ClueModel, held_out: HeldOut) -> BlendedHea
     num_delta = clues.num_delta
     shares = np.array(
         [
-            nnls(np.column_stack([delta[:, at], evidence[:, at]]), targets.delta[:, at])[0]
+            least_errors(np.column_stack([delta[:, at], evidence[:, at]]), targets.delta[:, at])
             if clues.scale[at]
             else (1.0, 0.0)
             for at in range(num_delta)
@@ -182,6 +183,23 @@ def blend(heads: LinearHeads, clues: ClueModel, held_out: HeldOut) -> BlendedHea
     scores = blended.predict(states, remarks)[1]
     thresholds = [best_threshold(y, s) for y, s in zip(targets.flag.T, scores.T, strict=True)]
     return replace(blended, states=replace(blended.states, thresholds=np.array(thresholds)))
+
+
+def least_errors(x: Array, y: Array) -> Array:
+    """Weights of the columns of `x` [n, width], none negative, with the least mean |x @ w - y|.
+
+    As a linear programme: the errors are bounded from both sides, and their sum is minimised.
+    """
+    n, width = x.shape
+    errors = identity(n)
+    found = linprog(
+        np.concatenate([np.zeros(width), np.ones(n)]),
+        A_ub=vstack([hstack([x, -errors]), hstack([-x, -errors])]),
+        b_ub=np.concatenate([y, -y]),
+        method="highs",
+    )
+    weights: Array = found.x[:width]
+    return weights
 
 
 def _weigh(state: Array, evidence: Array, y: Array) -> tuple[float, float, float]:

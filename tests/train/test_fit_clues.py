@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from heads.bundle import BundleError
 from heads.clues import CLUE_FORMAT, Remark
@@ -22,6 +24,7 @@ from train.fit_clues import (
     blend,
     blended_out_of_fold,
     fit_clues,
+    least_errors,
 )
 from train.fit_heads import NUM_FOLDS, LinearHeads, Targets
 from train.heads_files import head_spec, heads_graph
@@ -104,6 +107,24 @@ def test_states_that_say_nothing_are_left_aside(blended: BlendedHeads) -> None:
     assert flag_merit(targets.flag[:, :1], scores[:, :1]) > 0.99
     assert delta_merit(targets.delta, delta) > 0.8
     assert abs(blended.delta_share[0]) < 0.2
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_no_other_weights_have_smaller_errors(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(30, 2)), rng.normal(size=30)
+    found = least_errors(x, y)
+    assert (found >= 0).all()
+    error = np.abs(x @ found - y).mean()
+    for other in [*rng.uniform(0, 2, (50, 2)), *np.maximum(0, found + rng.normal(0, 0.1, (50, 2)))]:
+        assert error <= np.abs(x @ other - y).mean() + 1e-9
+
+
+def test_an_outlier_among_the_labels_moves_no_weight() -> None:
+    x = np.column_stack([np.linspace(-1, 1, 21), np.zeros(21)])
+    y = 0.5 * x[:, 0]
+    y[20] = -40
+    assert least_errors(x, y)[0] == pytest.approx(0.5)
 
 
 def test_words_that_say_nothing_are_left_aside(clues: ClueModel) -> None:
