@@ -16,7 +16,7 @@ from typing import Any, Self
 import msgspec
 import numpy as np
 
-from heads.disguises import readings
+from heads.disguises import READINGS, readings
 from heads.ngrams import Hashes, HashIndex, Weights, count_ngrams, words_of
 from heads.spec import Probability
 
@@ -61,8 +61,8 @@ class Blend(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         """Before it is weighed: what the encoder says counts, and the n-grams for nothing."""
         return cls(ngrams=ngrams, encoder_weight=1, ngram_weight=0, bias=0, threshold=0.5)
 
-    def is_with(self, detector: "AttackDetector") -> bool:
-        """Whether this is the detector that it was fitted with: another's logits mean else."""
+    def was_fitted_with(self, detector: "AttackDetector") -> bool:
+        """Whether this is that detector: another's logits mean something else."""
         return self.ngrams == detector.id
 
     def score(self, encoder_logit: float, ngram_logit: float) -> float:
@@ -76,8 +76,9 @@ class AttackDetector:
 
     def __init__(self, detector: Detector) -> None:
         self.threshold = detector.threshold
-        self.id = f"{zlib.crc32(detector.keys + detector.weights):08x}"
-        """Of what it has learnt: another one means something else by its scores."""
+        learnt = detector.keys + detector.weights + repr((detector.bias, READINGS)).encode()
+        self.id = f"{zlib.crc32(learnt):08x}"
+        """Of what its logits depend on: another one means something else by them."""
         self.logit = lru_cache(_REMEMBERED)(self._logit)
         self._index = HashIndex(np.frombuffer(detector.keys, "<u4").astype(np.uint32))
         self._weights = np.frombuffer(detector.weights, "<f2").astype(float)
@@ -88,7 +89,8 @@ class AttackDetector:
         return sigmoid(self.logit(text))
 
     def _logit(self, text: str) -> float:
-        return max(self._logit_of(part) for line in readings(text) for part in _windows(line))
+        parts = dict.fromkeys(part for line in readings(text) for part in _windows(line))
+        return max(map(self._logit_of, parts))
 
     def _logit_of(self, text: str) -> float:
         rows, shares = self._index.at_unit_length(*line_ngrams(text))

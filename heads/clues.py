@@ -1,7 +1,7 @@
 """What a turn says in so many words: n-grams of the player's line, and the names in the state.
 
-Beside them, how much of an attack the line is (`heads/attacks.py`): its detector has read twice as
-many lines as there are labelled turns.
+Beside them, how much of an attack the line is (`heads/attacks.py`): its detector has read four
+times as many lines as there are labelled turns.
 
 A linear model on them stands beside the one on `<STATE>` in `heads.onnx` (wide and deep learning,
 Cheng et al. 2016, arXiv:1606.07792): it learns from a few labels which words matter to which NPC.

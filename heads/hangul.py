@@ -1,7 +1,7 @@
 """Hangul syllables and the compatibility jamo that they are typed with (Unicode 3.12)."""
 
-LEADS = "ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ"
-VOWELS = "ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ"
+LEADS = tuple("ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ")
+VOWELS = tuple("ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ")
 TAILS = ("", *"ㄱㄲㄳㄴㄵㄶㄷㄹㄺㄻㄼㄽㄾㄿㅀㅁㅂㅄㅅㅆㅇㅈㅊㅋㅌㅍㅎ")
 _FIRST, _LAST = ord("가"), ord("힣")
 
@@ -17,7 +17,7 @@ def decomposed(char: str) -> str:
 
 def composed(lead: str, vowel: str, tail: str) -> str:
     """The syllable of a lead, a vowel and a tail or ""; where there is none, these."""
-    if lead not in LEADS or tail not in TAILS:
+    if lead not in LEADS or vowel not in VOWELS or tail not in TAILS:
         return lead + vowel + tail
     number = (LEADS.index(lead) * len(VOWELS) + VOWELS.index(vowel)) * len(TAILS)
     return chr(_FIRST + number + TAILS.index(tail))

@@ -205,32 +205,35 @@ class OnnxEmbedder(Embedder):
         """Unit vectors, float32 [len(texts), dim]."""
         vectors = np.empty((len(texts), self.dim), np.float32)
         for row, text in enumerate(texts):
-            feed = self._feed(self._tokenizer.encode(self._prefix + text))
-            (vectors[row : row + 1],) = self._session.run([OUTPUT], feed)
+            (vectors[row : row + 1],) = self._run([OUTPUT], text)
         return vectors
 
     def hear(self, remark: str) -> Heard:
         """See Embedder. A remark is an attack if any window of it is, as written or as meant."""
         if self._attacks is None:
             return super().hear(remark)
-        lines = readings(remark)
-        whole = self._tokenizer.encode(self._prefix + remark)
-        vectors, words = self._session.run([OUTPUT, WORDS], self._feed(whole))
-        if len(whole.ids) <= ATTACK_TOKENS:
-            logits, parts = [self._attack_logit(words)], lines[1:]
-        else:
-            logits, parts = [], [window for line in lines for window in self._windows_of(line)]
-        for part in parts:
-            feed = self._feed(self._tokenizer.encode(self._prefix + part))
-            (words,) = self._session.run([WORDS], feed)
-            logits.append(self._attack_logit(words))
+        vectors, words = self._run([OUTPUT, WORDS], remark)
+        parts = dict.fromkeys(part for line in readings(remark) for part in self._parts_of(line))
+        logits = [
+            self._attack_logit(words if part == remark else self._run([WORDS], part)[0])
+            for part in parts
+        ]
         return Heard(vectors[0], max(logits))
 
-    def _windows_of(self, text: str) -> Iterator[str]:
+    def _parts_of(self, text: str) -> Iterator[str]:
+        """The text, or the windows of a long one."""
+        if len(self._tokenizer.encode(self._prefix + text).ids) <= ATTACK_TOKENS:
+            yield text
+            return
         first = self._windows.encode(text)
         for window in (first, *first.overflowing):
             offsets = [offset for offset in window.offsets if offset[1]]  # not of `<s>` and `</s>`
             yield text[offsets[0][0] : offsets[-1][1]]
+
+    def _run(self, outputs: list[str], text: str) -> list[Vectors]:
+        feed = self._feed(self._tokenizer.encode(self._prefix + text))
+        found: list[Vectors] = self._session.run(outputs, feed)
+        return found
 
     def _attack_logit(self, words: Vectors) -> float:
         assert self._attacks is not None, "it was taught"

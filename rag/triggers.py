@@ -64,7 +64,7 @@ class TriggerMatcher:
         self._world, self._retriever = world, retriever
         self._detector = detector or default_detector()
         blend = retriever.embedder.blend if retriever else None
-        self._blend = blend if blend and blend.is_with(self._detector) else None
+        self._blend = blend if blend and blend.was_fitted_with(self._detector) else None
         lists = (d for d in world.documents if isinstance(d, ForbiddenTriggerList))
         self._attack_lists = {d.id for d in lists if self._is_of_attacks(d)}
 

@@ -128,7 +128,7 @@ def _lesson(embedder: Embedder) -> str:
     """What the encoder's word on attacks is worth."""
     if embedder.blend is None:
         return "attacks are told by n-grams alone"
-    if not embedder.blend.is_with(default_detector()):
+    if not embedder.blend.was_fitted_with(default_detector()):
         return "attacks are told by n-grams alone, for it was weighed beside others"
     return "taught to tell attacks"
 

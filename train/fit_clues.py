@@ -148,9 +148,9 @@ def _matrix(found: Sequence[Clues], keys: Hashes) -> csr_matrix:
 def blend(heads: LinearHeads, clues: ClueModel, held_out: HeldOut) -> BlendedHeads:
     """Both, each weighted by what it adds on turns that neither has seen; thresholds set on them.
 
-    A logistic regression a flag on the two logits, least absolute errors without negative shares a
-    delta.
-    Deltas that the clues say nothing of stay as the states have them.
+    For each flag a logistic regression on the two logits, for each delta shares that are not
+    negative, with the least absolute errors. Deltas that the clues say nothing of stay as the
+    states have them.
     """
     states, remarks, targets = held_out.states, held_out.remarks, held_out.targets
     delta, scores = replace(heads, temperature=1.0).predict(states)
@@ -158,7 +158,7 @@ def blend(heads: LinearHeads, clues: ClueModel, held_out: HeldOut) -> BlendedHea
     num_delta = clues.num_delta
     shares = np.array(
         [
-            least_errors(np.column_stack([delta[:, at], evidence[:, at]]), targets.delta[:, at])
+            _shares(delta[:, at], evidence[:, at], targets.delta[:, at])
             if clues.scale[at]
             else (1.0, 0.0)
             for at in range(num_delta)
@@ -185,10 +185,17 @@ def blend(heads: LinearHeads, clues: ClueModel, held_out: HeldOut) -> BlendedHea
     return replace(blended, states=replace(blended.states, thresholds=np.array(thresholds)))
 
 
-def least_errors(x: Array, y: Array) -> Array:
-    """Weights of the columns of `x` [n, width], none negative, with the least mean |x @ w - y|.
+def _shares(delta: Array, evidence: Array, labels: Array) -> tuple[float, float]:
+    """What the states' delta and the clues' count for; the states alone, if none is best."""
+    share, clue_share = least_absolute_errors(np.column_stack([delta, evidence]), labels)
+    return (share, clue_share) if share + clue_share else (1.0, 0.0)
 
-    As a linear programme: the errors are bounded from both sides, and their sum is minimised.
+
+def least_absolute_errors(x: Array, y: Array) -> Array:
+    """Weights [width] of the columns of `x` [n, width], none negative: the least mean |x @ w - y|.
+
+    They fit the median, not the mean. As a linear programme: errors are bounded from both sides,
+    and their sum is minimised.
     """
     n, width = x.shape
     errors = identity(n)
@@ -198,6 +205,7 @@ def least_errors(x: Array, y: Array) -> Array:
         b_ub=np.concatenate([y, -y]),
         method="highs",
     )
+    assert found.success, found.message
     weights: Array = found.x[:width]
     return weights
 

@@ -26,7 +26,7 @@ _INVERSE_PENALTIES = (0.03, 0.1, 0.3, 1.0)
 def fit_detector(
     train: Sequence[TriggerLine],
     validation: Sequence[TriggerLine],
-    ordinary: Sequence[TriggerLine] = (),
+    ordinary: Sequence[TriggerLine],
 ) -> Detector:
     """The penalty with the best recall on validation at its threshold.
 
@@ -100,7 +100,8 @@ def _kept_from_play(
 ) -> tuple[float, dict[str, Any]]:
     """The threshold, raised as MAX_FALSE_ALARMS asks, and what it reaches."""
     if ordinary:
-        threshold = max(threshold, float(np.quantile(ordinary, 1 - MAX_FALSE_ALARMS)))
+        most = float(np.quantile(ordinary, 1 - MAX_FALSE_ALARMS, method="higher"))
+        threshold = max(threshold, round(most + 1e-4, 4))  # they fire at the threshold, too
     fired = detection([score >= threshold for score in scores], truth)
     return threshold, {
         "num_lines": len(scores),

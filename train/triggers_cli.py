@@ -51,7 +51,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         ("teach", teach, run_teach, LESSON),
         ("weigh", weigh, run_weigh, LESSON),
     ):
-        action.add_argument("world", type=Path, help="folder with triggers/*.jsonl")
+        action.add_argument("world", type=Path, help="folder with triggers/*.jsonl and data/")
         action.add_argument(
             "--out", type=Path, default=out, metavar="FILE", help=f"default: {out.name}"
         )
@@ -100,7 +100,7 @@ def run_teach(args: argparse.Namespace) -> None:
 
 
 def run_weigh(args: argparse.Namespace) -> None:
-    """Weigh what was taught before, and write the file again. Raises BuildError."""
+    """Weigh what was taught before, and write it again. Raises BuildError or DatasetError."""
     lesson, held_out = read_adapter(args.out), _HeldOut.of(args.world)
     with RichReporter(Console(stderr=True)) as reporter:
         _weigh_and_write(lesson.tensors, lesson.record.training, held_out, args.out, reporter)
@@ -150,7 +150,7 @@ def _weigh_and_write(
 
 
 def _learnt_from(world: Path) -> list[TriggerLine]:
-    """The world's lines that may be. Raises DatasetError."""
+    """`train`, `pairs`, and ordinary remarks of the training split. Raises DatasetError."""
     lines = [*_lines(world, "train"), *_lines(world, "pairs")]
     return lines + read_ordinary(world, "train")
 

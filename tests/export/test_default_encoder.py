@@ -155,6 +155,26 @@ def test_a_taught_encoder_gives_the_same_vectors_and_a_logit_besides(tmp_path: P
 
 
 @pytest.mark.usefixtures("tiny_package")
+def test_the_worst_reading_of_a_remark_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path / "taught", adapter=an_adapter(tmp_path, default_detector().id))
+    taught = OnnxEmbedder(tmp_path / "taught")
+
+    def logit(text: str) -> float:
+        found = taught.hear(text).attack_logit
+        assert found is not None
+        return found
+
+    texts = ["the lamp", "a boat", "가나다"]
+    monkeypatch.setattr("rag.embedder.readings", lambda text: [text])
+    alone = {text: logit(text) for text in texts}
+    worst = max(texts, key=lambda text: alone[text])
+    monkeypatch.setattr("rag.embedder.readings", lambda text: [text, worst])
+    assert {logit(text) for text in texts} == {alone[worst]}
+
+
+@pytest.mark.usefixtures("tiny_package")
 def test_a_lesson_must_have_been_weighed_beside_these_ngrams(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="found others; run `persona triggers weigh WORLD`"):
         build(tmp_path / "encoder", adapter=an_adapter(tmp_path, "others"))

@@ -55,7 +55,7 @@ def made_up(numbers: range) -> list[TriggerLine]:
 
 
 def test_what_is_fitted_tells_the_lines_apart() -> None:
-    fitted = fit_detector(made_up(range(20)), made_up(range(20, 30)))
+    fitted = fit_detector(made_up(range(20)), made_up(range(20, 30)), [])
     reached = fitted.evaluation["validation"]
     assert (reached["num_lines"], reached["precision"], reached["recall"]) == (20, 1.0, 1.0)
     scorer = AttackDetector(fitted)
@@ -63,12 +63,13 @@ def test_what_is_fitted_tells_the_lines_apart() -> None:
     assert scorer.score("I will bake you bread number 99") < fitted.threshold
 
 
-def test_ordinary_remarks_keep_the_threshold_up() -> None:
+def test_ordinary_remarks_keep_the_threshold_of_ngrams_up() -> None:
     train, validation = made_up(range(20)), made_up(range(20, 30))
     play = [TriggerLine(text="I will break your bread", lang="en", hostile=False, kind="plain")]
-    alone, kept = fit_detector(train, validation), fit_detector(train, validation, play)
+    alone, kept = fit_detector(train, validation, []), fit_detector(train, validation, play)
     assert AttackDetector(alone).score(play[0].text) >= alone.threshold
-    assert kept.threshold == pytest.approx(AttackDetector(kept).score(play[0].text))
+    assert AttackDetector(kept).score(play[0].text) < kept.threshold
+    assert kept.evaluation["validation"]["ordinary"] == {"num_lines": 1, "fired": 0}
 
 
 def test_the_shipped_detector_knows_an_attack_from_what_looks_like_one() -> None:

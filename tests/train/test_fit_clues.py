@@ -24,7 +24,7 @@ from train.fit_clues import (
     blend,
     blended_out_of_fold,
     fit_clues,
-    least_errors,
+    least_absolute_errors,
 )
 from train.fit_heads import NUM_FOLDS, LinearHeads, Targets
 from train.heads_files import head_spec, heads_graph
@@ -113,7 +113,7 @@ def test_states_that_say_nothing_are_left_aside(blended: BlendedHeads) -> None:
 def test_no_other_weights_have_smaller_errors(seed: int) -> None:
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(30, 2)), rng.normal(size=30)
-    found = least_errors(x, y)
+    found = least_absolute_errors(x, y)
     assert (found >= 0).all()
     error = np.abs(x @ found - y).mean()
     for other in [*rng.uniform(0, 2, (50, 2)), *np.maximum(0, found + rng.normal(0, 0.1, (50, 2)))]:
@@ -124,7 +124,7 @@ def test_an_outlier_among_the_labels_moves_no_weight() -> None:
     x = np.column_stack([np.linspace(-1, 1, 21), np.zeros(21)])
     y = 0.5 * x[:, 0]
     y[20] = -40
-    assert least_errors(x, y)[0] == pytest.approx(0.5)
+    assert least_absolute_errors(x, y)[0] == pytest.approx(0.5)
 
 
 def test_words_that_say_nothing_are_left_aside(clues: ClueModel) -> None:
