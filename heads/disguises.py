@@ -14,6 +14,9 @@ from heads.hangul import composed
 READINGS = 1
 """Other rules are another number: what was fitted to readings knows those alone."""
 
+LATIN_LOOKS = dict(zip("013457@$", "oieastas", strict=True))
+"""Digits and signs that stand for Latin letters."""
+
 _LETTER = r"[^\W\d_]"
 _EDGE = r"[^\W_]"
 _GAP = r"[\s.,·_*~|/\\-]{1,3}"
@@ -37,7 +40,7 @@ _FILLED = re.compile(
 )
 _WORD = re.compile(r"(?<![a-z0-9@$!])(?=[0-9@$!]*[a-z])[a-z0-9@$][a-z0-9@$!]*[a-z0-9@$]")
 _LOOK_ALIKES = re.compile(r"[013457@$]|(?<=[b-df-hj-np-tv-z])!(?=[a-z])")
-_LATIN = str.maketrans("013457@$!", "oieastasi")
+_LATIN = str.maketrans({**LATIN_LOOKS, "!": "i"})
 _AMOUNT_OR_NAME = re.compile(
     r"\d{2,}[a-z]+|\d+(?:st|nd|rd|th|[ckm]m|kg|[ap]m|[xhm]p|min|sec|[a-z])s?|\dv\d|[a-z]+(?!\d*11\Z)\d+"
 )

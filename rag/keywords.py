@@ -14,6 +14,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import TypeAlias
 
+from heads.disguises import LATIN_LOOKS
 from heads.hangul import LEADS, TAILS, VOWELS, decomposed
 
 Looks: TypeAlias = dict[int, str] | dict[int, int]
@@ -32,7 +33,7 @@ _CONJOINING: dict[str, str] = {
 _JAMO_LOOKS: Looks = str.maketrans(
     {"1": "ㅣ", "l": "ㅣ", "i": "ㅣ", "|": "ㅣ", "0": "ㅇ", "o": "ㅇ", "7": "ㄱ"}
 )
-_LATIN_LOOKS: Looks = str.maketrans("013457@$|", "oieastasl")
+_LATIN_LOOKS: Looks = str.maketrans({**LATIN_LOOKS, "|": "l"})
 _NO_LOOKS: Looks = {}
 _REMEMBERED = 0x250
 """Code points below which letters are remembered once read: Latin."""

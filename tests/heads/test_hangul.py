@@ -5,7 +5,7 @@ from heads.hangul import composed, decomposed
 
 def test_every_syllable_is_put_together_as_it_was_taken_apart() -> None:
     for code in range(ord("가"), ord("힣") + 1):
-        lead, vowel, *tail = decomposed(chr(code))
+        lead, vowel, *tail = list(decomposed(chr(code)))
         assert composed(lead, vowel, "".join(tail)) == chr(code)
 
 
