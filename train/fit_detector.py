@@ -101,7 +101,8 @@ def _kept_from_play(
     """The threshold, raised as MAX_FALSE_ALARMS asks, and what it reaches."""
     if ordinary:
         most = float(np.quantile(ordinary, 1 - MAX_FALSE_ALARMS, method="higher"))
-        threshold = max(threshold, round(most + 1e-4, 4))  # they fire at the threshold, too
+        above = min(1.0, round(most + 1e-4, 4))  # they fire at the threshold, too
+        threshold = max(threshold, above)
     fired = detection([score >= threshold for score in scores], truth)
     return threshold, {
         "num_lines": len(scores),

@@ -120,6 +120,7 @@ def test_ordinary_remarks_keep_the_threshold_up() -> None:
     blend, reached = fit_blend(default_detector(), heard.__getitem__, validation, ordinary)
     assert reached["recall"] == 0.0
     assert blend.threshold > blend.score(3.0, 3.0)
+    assert msgspec.json.decode(msgspec.json.encode(blend), type=Blend) == blend
 
 
 def test_ordinary_remarks_are_those_that_never_cost_much_trust() -> None:
