@@ -175,7 +175,10 @@ def _voice(
     def read(wanted: Sequence[Reading]) -> list[LabelledState]:
         return served.read(wanted, _progress(reporter, "reading in another's place", wanted))
 
-    return voice(chosen, writer, read)
+    def decide(state: LabelledState, label: TurnLabel) -> str:
+        return served.words(state.vector, label, writer.world)
+
+    return voice(chosen, writer, read, decide)
 
 
 def _replies(

@@ -38,9 +38,10 @@ def figures_of(report: Report) -> dict[str, object]:
         if whole_perplexity.untuned is not None:
             found["perplexity_untuned"] = round(whole_perplexity.untuned.perplexity, 2)
     if report.voice is not None:
-        voice = report.voice
+        shares = msgspec.structs.asdict(report.voice)
         found["voice"] = {
-            name: _interval(getattr(voice, name)) for name in ("npc", "state", "both")
+            name: _interval(value) if isinstance(value, Estimate) else value
+            for name, value in shares.items()
         }
     if report.lines is not None:
         found["lines"] = msgspec.to_builtins(report.lines.figures.whole.generated)

@@ -34,7 +34,8 @@ _PERPLEXITY_NOTE = (
 )
 _VOICE_NOTE = (
     "Turns whose labelled response is likelier where it was given than with all that comes before "
-    "<STATE> as another NPC, or another state of the game, would have it."
+    "<STATE> as another NPC, or another state of the game, would have it; with the labelled "
+    "decision in each place, or with the one that the heads make there."
 )
 
 
@@ -130,5 +131,9 @@ def _voice(voice: Voice) -> Grid:
         ("than under another NPC", with_interval(voice.npc)),
         ("than in another state", with_interval(voice.state)),
         ("than in either", with_interval(voice.both)),
+        ("than in another state, each with its own decision", with_interval(voice.decided)),
     ]
+    if voice.changed:
+        name = f"... of the {voice.num_changed:,} turns of which the decision differs"
+        rows.append((name, with_interval(voice.changed)))
     return Grid("", (f"of {voice.num_turns:,} turns, likelier", "share"), rows)

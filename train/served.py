@@ -105,7 +105,7 @@ class ServedBundle:
         def on_state(vector: Vector) -> list[int]:
             nonlocal words
             if world is not None:
-                words = self._words(vector, label, world)
+                words = self.words(vector, label, world)
             return self.encoder.encode(decision_segments(words))
 
         for event in engine.run(Request(prompt, sampling, on_state)):
@@ -115,7 +115,8 @@ class ServedBundle:
                 reason = event.finish_reason
         return GeneratedLine(label, text, reason, words)
 
-    def _words(self, vector: Vector, label: TurnLabel, world: World) -> str:
+    def words(self, vector: Vector, label: TurnLabel, world: World) -> str:
+        """The decision at a `<STATE>` [n_embd], in the words that serving writes after it."""
         found = self.heads.predict(vector, self.heads.find(remark_of(label, world)))
         raised = [
             flag.name

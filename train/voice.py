@@ -1,7 +1,9 @@
 """Whether responses belong where they were given: how likely they are in another's place.
 
 A response is scored as it stands, and once more with all that comes before `<STATE>` as another
-NPC, or another state of the game, would have it; decision and response stay the same.
+NPC, or another state of the game, would have it; the labelled decision and the response stay the
+same. What a state changes is mostly told by the decision, though, so both states are also compared
+as serving shows them: each with the decision that the heads make in it.
 """
 
 from collections import defaultdict
@@ -11,6 +13,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
+from runtime.prompt import decision_segments
 from train.bootstrap import Estimate, estimate, resamples
 from train.dataset import TurnLabel
 from train.fit_heads import Array
@@ -20,21 +23,31 @@ from train.transcripts import EncodedTranscript, TranscriptWriter
 
 Turns = Sequence[TurnLabel]
 Read = Callable[[Sequence[Reading]], Sequence[LabelledState]]
+Decide = Callable[[LabelledState, TurnLabel], str]
+"""The decision's words at a state, for a turn as it is in that place."""
 
 
 class Voice(msgspec.Struct, frozen=True, kw_only=True):
     """Shares of turns whose response is likelier in its own place, with bootstrap intervals.
 
-    `npc`: than under another NPC; `state`: than in another state; `both`: than in either.
+    `npc`: than under another NPC; `state`: than in another state; `both`: than in either, all with
+    the labelled decision. `decided`: than in another state, each with the decision of the heads in
+    it; `changed`: the same, of the `num_changed` turns of which those decisions differ.
     """
 
     num_turns: int
     npc: Estimate
     state: Estimate
     both: Estimate
+    decided: Estimate
+    num_changed: int
+    changed: Estimate | None
+    """None if no decision differs."""
 
 
-def voice(conversations: Iterable[Turns], writer: TranscriptWriter, read: Read) -> Voice | None:
+def voice(
+    conversations: Iterable[Turns], writer: TranscriptWriter, read: Read, decide: Decide
+) -> Voice | None:
     """The shares over `conversations`; None if there is nobody, and no state, to confuse them with.
 
     A conversation whose NPC has no other one in its language is left out.
@@ -45,19 +58,37 @@ def voice(conversations: Iterable[Turns], writer: TranscriptWriter, read: Read) 
     rows = [row for of_lang in groups.values() for row in _placed(of_lang)]
     if not rows:
         return None
-    own = [writer.write(turns) for turns, _, _ in rows]
-    nll = [_nll(own, read)]
-    for wrong in ([npc for _, npc, _ in rows], [state for _, _, state in rows]):
-        written = [writer.write(turns) for turns in wrong]
-        pairs = zip(own, written, strict=True)
-        nll.append(_nll([misplaced(right, other) for right, other in pairs], read))
-    right, npc, state = nll
+    own, by_npc, by_state = ([writer.write(row[at]) for row in rows] for at in range(3))
+    placed = [
+        own,
+        [misplaced(right, other) for right, other in zip(own, by_npc, strict=True)],
+        [misplaced(right, other) for right, other in zip(own, by_state, strict=True)],
+    ]
+    states = [_read(transcripts, read) for transcripts in placed]
+    right, npc, state = map(_nll, states)
     labels = [label for turns, _, _ in rows for label in turns]
+    words = [
+        [decide(found, label) for found, label in zip(found_in, labels_in, strict=True)]
+        for found_in, labels_in in (
+            (states[0], labels),
+            (states[2], [label for _, _, turns in rows for label in turns]),
+        )
+    ]
+    decided_right, decided_state = (
+        _nll(_read(_decided(transcripts, in_words, writer), read))
+        for transcripts, in_words in zip((placed[0], placed[2]), words, strict=True)
+    )
+    is_likelier = decided_right < decided_state
+    is_changed = np.array([here != there for here, there in zip(*words, strict=True)])
+    changed = [label for label, differs in zip(labels, is_changed, strict=True) if differs]
     return Voice(
         num_turns=len(labels),
         npc=_share(labels, right < npc),
         state=_share(labels, right < state),
         both=_share(labels, (right < npc) & (right < state)),
+        decided=_share(labels, is_likelier),
+        num_changed=len(changed),
+        changed=_share(changed, is_likelier[is_changed]) if changed else None,
     )
 
 
@@ -103,9 +134,26 @@ def _repeated(turns: Turns, count: int) -> list[TurnLabel]:
     return [turns[min(at, len(turns) - 1)] for at in range(count)]
 
 
-def _nll(transcripts: Sequence[EncodedTranscript], read: Read) -> Array:
+def _read(transcripts: Sequence[EncodedTranscript], read: Read) -> Sequence[LabelledState]:
+    return read([Reading(Form.CONTINUED, transcript) for transcript in transcripts])
+
+
+def _decided(
+    transcripts: Sequence[EncodedTranscript], words: Sequence[str], writer: TranscriptWriter
+) -> list[EncodedTranscript]:
+    """`transcripts` with `words` for the decisions of their turns, in order."""
+    encoded = iter([writer.encoder.encode(decision_segments(each)) for each in words])
+    return [
+        replace(
+            transcript,
+            turns=[replace(turn, decided=next(encoded)) for turn in transcript.turns],
+        )
+        for transcript in transcripts
+    ]
+
+
+def _nll(states: Sequence[LabelledState]) -> Array:
     """Nats of each response, in order."""
-    states = read([Reading(Form.CONTINUED, transcript) for transcript in transcripts])
     return np.array([np.nan if state.nll is None else state.nll for state in states])
 
 

@@ -28,6 +28,7 @@ def test_the_figures_stand_under_their_split_and_the_rest_is_kept(record: Path) 
     low, high = figures["heads, rebuilt"]["macro_f1"][1:]
     assert low <= figures["heads, rebuilt"]["macro_f1"][0] <= high
     assert figures["voice"]["npc"] == [0.91, 0.88, 0.94]
+    assert figures["voice"]["num_changed"] == 321
     assert figures["perplexity"] == pytest.approx(7.39, abs=0.01)
     assert figures["perplexity_untuned"] == pytest.approx(20.09, abs=0.01)
     assert figures["lines"]["num_lines"] == 2

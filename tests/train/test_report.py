@@ -74,6 +74,15 @@ def make_report() -> Report:
     ]
     scores = Scores(0.123, {"a": 0.5}, 0.222, 0.75, None, 0.875)
     share = Estimate(0.91, 0.88, 0.94)
+    voice = Voice(
+        num_turns=1_234,
+        npc=share,
+        state=share,
+        both=Estimate(0.5),
+        decided=share,
+        num_changed=321,
+        changed=share,
+    )
     return Report(
         meta=META,
         predictors={
@@ -82,7 +91,7 @@ def make_report() -> Report:
         },
         baselines=[Baseline("majority", scores, scores, None, 0.987)],
         perplexity=perplexity([ReplyScore(labels[0], 10, 20.0, 30.0)]),
-        voice=Voice(num_turns=1_234, npc=share, state=share, both=Estimate(0.5)),
+        voice=voice,
         lines=line_figures(lines),
         samples=samples_of(lines, 7),
     )
@@ -125,7 +134,16 @@ def test_the_page_has_a_section_for_all_that_was_measured(page: Page) -> None:
         "Summary", "Flags", "Calibration", "Deltas", "NPCs and languages",
         "Likelihood of the responses", "Voice", "Generated lines",
     ]  # fmt: skip
-    for told in ("머리, continued", "majority", "0.987", "b & c", "mina", "cut by length", "20.09"):
+    for told in (
+        "머리, continued",
+        "majority",
+        "0.987",
+        "b & c",
+        "mina",
+        "cut by length",
+        "20.09",
+        "321",
+    ):
         assert told in page.text
 
 
