@@ -176,7 +176,9 @@ class TopicEmbedder(Embedder):
 def make_calibration(embedder: TopicEmbedder, speech: Speech) -> Calibration:
     """Bounds that fit the encoder."""
     asked = embedder.encode([speech.sentence(topic) for topic in speech.topics(256)])
-    return Calibration(embedder=embedder.id, centre=asked.mean(axis=0).tolist(), note=0.4, same=0.8)
+    return Calibration(
+        embedder=embedder.id, centre=asked.mean(axis=0).tolist(), note=0.4, same=0.8, letters=0.04
+    )
 
 
 def make_detector(speech: Speech) -> AttackDetector:

@@ -282,7 +282,7 @@ class _Rules:
         self.watch.lap("forbidden meanings")
         check_gate(turn, None, self.world, said or meant)
         self.watch.lap("gate")
-        ranked = self.retriever.notes(vector, turn.scene, turn.lang)
+        ranked = self.retriever.notes(turn.utterance, vector, turn.scene, turn.lang)
         [match for match in ranked if self.retriever.is_near(match, vector)]
         self.watch.lap("notes")
         self._decide(prediction, TurnProgress(turn, heard=heard, index=self.retriever.index))

@@ -5,7 +5,7 @@
 
 import msgspec
 
-from heads.spec import Unit
+from heads.spec import Probability, Unit
 from rag.embedder import USE, EmbedderError, encoder_folder
 
 FORMAT = 1
@@ -27,6 +27,8 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """A note is worth showing if its score is so much above the line's product with the centre."""
     same: Unit
     """From this cosine on two texts are taken to mean the same."""
+    letters: Probability = 0.0
+    """What the letters that a note shares with a line weigh beside its cosine."""
 
 
 def read_calibration(name_or_folder: str, embedder_id: str) -> Calibration:

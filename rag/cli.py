@@ -100,11 +100,12 @@ def run_search(args: argparse.Namespace) -> int:
     index, _ = open_index(world.documents, embedder, index_folder(args.folder, embedder.id))
     calibration = read_calibration(args.embedder, embedder.id)
     vector = embedder.encode([args.text])[0]
-    if args.npc:
-        matches = index.near(vector, args.npc, args.limit)
-    else:
-        matches = index.search(vector, args.limit)
     retriever = Retriever(embedder, index, calibration)
+    letters = retriever.letters(args.text)
+    if args.npc:
+        matches = index.near(vector, args.npc, args.limit, letters=letters)
+    else:
+        matches = index.search(vector, args.limit, letters=letters)
     table = Table("document", "score", "lead", "nearest passage")
     for match in matches:
         mark = "" if retriever.is_near(match, vector) else " (too far)"

@@ -7,7 +7,9 @@ agree on.
 
 import hashlib
 import importlib
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -48,6 +50,8 @@ _WINDOW, _OVERLAP = 64, 24
 
 _INPUTS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 _USE_BATCH = 32
+_MANY = 16
+"""From so many texts on all cores take part; a line has fewer sentences."""
 
 
 class EmbedderError(Exception):
@@ -179,6 +183,7 @@ class OnnxEmbedder(Embedder):
     Texts are run one at a time. An int8 graph scales activations by the whole batch: in a batch of
     32 a text's vector has come out at a cosine of 0.96 to its own alone. And on one thread it costs
     nothing: without padding, one at a time is three times as fast as 32 of mixed length (MiniLM).
+    Many texts are run by as many threads as there are cores, one each.
 
     Raises EmbedderError when a file is missing, changed or does not fit the record.
     """
@@ -203,10 +208,12 @@ class OnnxEmbedder(Embedder):
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, float32 [len(texts), dim]."""
-        vectors = np.empty((len(texts), self.dim), np.float32)
-        for row, text in enumerate(texts):
-            (vectors[row : row + 1],) = self._run([OUTPUT], text)
-        return vectors
+        if len(texts) < _MANY:
+            rows = [self._vector(text) for text in texts]
+        else:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                rows = [*pool.map(self._vector, texts)]
+        return np.concatenate([np.empty((0, self.dim), np.float32), *rows])
 
     def hear(self, remark: str) -> Heard:
         """See Embedder. A remark is an attack if any window of it is, as written or as meant."""
@@ -219,6 +226,10 @@ class OnnxEmbedder(Embedder):
             for part in parts
         ]
         return Heard(vectors[0], max(logits))
+
+    def _vector(self, text: str) -> Vectors:
+        (row,) = self._run([OUTPUT], text)
+        return row
 
     def _parts_of(self, text: str) -> Iterator[str]:
         """The text, or the windows of a long one."""

@@ -2,7 +2,8 @@
 
 Inside one NPC's documents the search is exact; over the whole world it goes by an hnswlib graph.
 A document is found by its own text and by the questions that are asked of it: its score is the mean
-of its best passages, which one lucky match alone cannot win.
+of its best passages, which one lucky match alone cannot win. Among the documents found so, the
+letters that they share with what was said count besides.
 """
 
 from collections import Counter, defaultdict
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from rag.documents import ANY
 from rag.embedder import Vectors
 from rag.searchable import Note, Searchable
+from rag.trigrams import TrigramIndex
 
 Rows = npt.NDArray[np.int64]
 Vector = npt.NDArray[np.float32]
@@ -37,8 +39,20 @@ _FEW_ROWS = 4_096
 
 
 @dataclass(frozen=True, slots=True)
+class Letters:
+    """What was said, and what the letters that a document shares with it weigh beside cosines."""
+
+    text: str = ""
+    weight: float = 0.0
+
+
+NO_LETTERS = Letters()
+"""Only the vector counts."""
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
-    """A document, how near it is (a cosine), and the passage that is nearest."""
+    """A document, how near it is (a cosine and what letters add), the passage that is nearest."""
 
     document: Note
     score: float
@@ -50,13 +64,19 @@ class WorldIndex:
 
     `vectors` float32 [n_texts, dim] are unit vectors of `texts`, whose first are the distinct texts
     of the notes; `graph` holds those by their row. (Passages with the same text would hide each
-    other in it.)
+    other in it.) `trigrams` knows the documents by their place in `documents`.
     """
 
     def __init__(
-        self, content: Searchable, texts: Sequence[str], vectors: Vectors, graph: hnswlib.Index
+        self,
+        content: Searchable,
+        texts: Sequence[str],
+        vectors: Vectors,
+        graph: hnswlib.Index,
+        trigrams: TrigramIndex,
     ) -> None:
         self._notes = content.notes
+        self._trigrams = trigrams
         self._row_of = {text: row for row, text in enumerate(texts)}
         self._vectors = vectors
         rows = self.rows(passage.text for passage in self._notes)
@@ -106,7 +126,12 @@ class WorldIndex:
         return float(cosines[best]), texts[best]
 
     def near(
-        self, vector: Vector, npc_id: str, limit: int, wanted: Wanted | None = None
+        self,
+        vector: Vector,
+        npc_id: str,
+        limit: int,
+        wanted: Wanted | None = None,
+        letters: Letters = NO_LETTERS,
     ) -> list[Match]:
         """The `limit` nearest of an NPC's own notes and everybody's, exactly; best first."""
         parts = [self._by_npc[npc] for npc in dict.fromkeys((npc_id, ANY)) if npc in self._by_npc]
@@ -116,7 +141,7 @@ class WorldIndex:
         if wanted:
             kept = wanted(self._document_rows[numbers])
             numbers, cosines = numbers[kept], cosines[kept]
-        return self._matches(*_largest(numbers, cosines, NUM_PASSAGES), limit)
+        return self._matches(*_largest(numbers, cosines, NUM_PASSAGES), letters)[:limit]
 
     def those(self, is_wanted: Callable[[Note], bool]) -> Wanted:
         """The documents of which `is_wanted` says so, one by one."""
@@ -128,10 +153,11 @@ class WorldIndex:
         limit: int,
         npcs: Collection[str] | None = None,
         is_wanted: Callable[[Note], bool] = lambda _: True,
+        letters: Letters = NO_LETTERS,
     ) -> list[Match]:
         """The `limit` nearest notes of the world, or of `npcs` alone, by the graph; best first."""
         found = self.passages(vector, max(NUM_PASSAGES, limit), npcs)
-        matches = self._matches(*found, len(found[0]))
+        matches = self._matches(*found, letters)
         return [match for match in matches if is_wanted(match.document)][:limit]
 
     def passages(
@@ -190,8 +216,8 @@ class WorldIndex:
         shifts = np.repeat(starts - counts.cumsum() + counts, counts)
         return self._by_row[np.arange(len(shifts)) + shifts], counts
 
-    def _matches(self, numbers: Rows, cosines: Vector, limit: int) -> list[Match]:
-        """Documents by the mean of their best passages among the ranked ones."""
+    def _matches(self, numbers: Rows, cosines: Vector, letters: Letters) -> list[Match]:
+        """Documents by the mean of their best passages among the ranked ones, and by letters."""
         best: dict[int, list[float]] = {}
         nearest: dict[int, int] = {}
         values, document_of, num_passages = cosines.tolist(), self._document_of, self._num_passages
@@ -202,14 +228,18 @@ class WorldIndex:
                 best[at], nearest[at] = [value], number
             elif len(found) < NUM_BEST:
                 found.append(value)
+        shared = [0.0] * len(best)
+        if letters.weight and best:
+            rows = np.fromiter(best, np.int64, len(best))
+            shared = (letters.weight * self._trigrams.scores(letters.text, rows)).tolist()
         scores: list[tuple[float, int, int]] = []
-        for at, found in best.items():
+        for (at, found), more in zip(best.items(), shared, strict=True):
             count = min(NUM_BEST, num_passages[at])
-            score = (sum(found) + values[-1] * (count - len(found))) / count
+            score = (sum(found) + values[-1] * (count - len(found))) / count + more
             scores.append((-score, len(scores), at))
         return [
             Match(self._documents[at], -score, self._notes[nearest[at]].text)
-            for score, _, at in sorted(scores)[:limit]
+            for score, _, at in sorted(scores)
         ]
 
 

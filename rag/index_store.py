@@ -1,8 +1,9 @@
 """Keeps a world's vectors and graph on disk: texts that were embedded before never are again.
 
-    index.json     which texts, of which encoder, in which order; hashes of the two others
+    index.json     which texts, of which encoder, in which order; hashes of the others
     vectors.npy    float32 [n_texts, dim]
     notes.hnsw     the graph over the notes' passages
+    trigrams.npz   which trigrams the notes have
 
 A folder belongs to one world and one encoder. Each file is written beside and renamed, the record
 last: whatever does not agree with it is not trusted but made again.
@@ -11,6 +12,7 @@ last: whatever does not agree with it is not trusted but made again.
 import hashlib
 import logging
 import os
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +26,13 @@ from rag.documents import Document
 from rag.embedder import Embedder, Vectors
 from rag.index import GRAPH_EFFORT, GRAPH_LINKS, WorldIndex, make_graph
 from rag.searchable import searchable
+from rag.trigrams import TrigramIndex
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 RECORD, VECTORS, GRAPH = "index.json", "vectors.npy", "notes.hnsw"
+TRIGRAMS = "trigrams.npz"
 _STEP = 64
 """Texts between two reports of progress."""
 _MANY = 5_000
@@ -43,10 +47,17 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     embedder: str
     graph: str
     """What the graph was made of and how; another means another graph."""
+    trigrams: str
+    """What they were found in; in other passages they are others."""
     vectors_sha256: Sha256
     graph_sha256: Sha256
+    trigrams_sha256: Sha256
     texts: list[str]
     """Hashes of the texts, in the order of the rows."""
+
+
+class _Version(msgspec.Struct):
+    format: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +98,18 @@ def open_index(
     is_new = graph is None
     if graph is None:
         graph = make_graph(vectors[:num_notes], -1 if num_notes >= _MANY else 1)
-    index = WorldIndex(content, texts, vectors, graph)
-    if folder and (is_new or num_embedded or not kept or kept.names != names):
+    passages = content.by_document()
+    trigrams_name = _trigrams_name(passages)
+    trigrams = kept.load_trigrams(trigrams_name) if kept else None
+    are_trigrams_new = trigrams is None
+    if trigrams is None:
+        trigrams = TrigramIndex.of(passages)
+    index = WorldIndex(content, texts, vectors, graph, trigrams)
+    is_other = is_new or are_trigrams_new or num_embedded or not kept or kept.names != names
+    if folder and is_other:
         try:
-            _write(folder, _Made(embedder.id, graph_name, names, vectors, graph))
+            made = _Made(embedder.id, graph_name, trigrams_name, names, vectors, graph, trigrams)
+            _write(folder, made)
         except OSError as error:
             logger.warning("the world's index is not kept: %s", error)
     return index, IndexReport(len(texts), num_embedded, is_new)
@@ -105,9 +124,17 @@ def _graph_name(passages: Sequence[str], embedder: Embedder) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def _trigrams_name(documents: Sequence[Sequence[str]]) -> str:
+    digest = hashlib.sha256(TrigramIndex.recipe.encode())
+    for passages in documents:
+        for text in (*passages, ""):
+            digest.update(f"{text}\0".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """What a folder holds, verified but for the graph."""
+    """What a folder holds, verified but for graph and trigrams."""
 
     folder: Path
     record: _Record
@@ -122,8 +149,7 @@ class _Kept:
         if self.record.graph != name:
             return None
         try:
-            if file_sha256(path) != self.record.graph_sha256:
-                raise ValueError("its hash is not the record's")
+            _verify(path, self.record.graph_sha256)
             graph = hnswlib.Index(space="ip", dim=dim)
             graph.load_index(str(path), max_elements=max(1, count))
         except (OSError, RuntimeError, ValueError) as error:
@@ -131,13 +157,34 @@ class _Kept:
             return None
         return graph
 
+    def load_trigrams(self, name: str) -> TrigramIndex | None:
+        path = self.folder / TRIGRAMS
+        if self.record.trigrams != name:
+            return None
+        try:
+            _verify(path, self.record.trigrams_sha256)
+            with np.load(path, allow_pickle=False) as arrays:
+                return TrigramIndex(arrays["keys"], arrays["weights"])
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            logger.warning("%s is made again: %s", path, error)
+            return None
+
+
+def _verify(path: Path, sha256: Sha256) -> None:
+    """Raises OSError, or ValueError for another file than was written."""
+    if file_sha256(path) != sha256:
+        raise ValueError("its hash is not the record's")
+
 
 def _read(folder: Path, embedder: Embedder) -> _Kept | None:
     """What `folder` keeps for this encoder; None if that is nothing, or broken."""
     path = folder / RECORD
     try:
-        record = msgspec.json.decode(path.read_bytes(), type=_Record)
-        if record.format != FORMAT or record.embedder != embedder.id:
+        raw = path.read_bytes()
+        if msgspec.json.decode(raw, type=_Version).format != FORMAT:
+            return None
+        record = msgspec.json.decode(raw, type=_Record)
+        if record.embedder != embedder.id:
             return None
         if file_sha256(folder / VECTORS) != record.vectors_sha256:
             raise ValueError(f"the hash of {VECTORS} is not the record's")
@@ -181,24 +228,32 @@ class _Made:
 
     embedder: str
     graph_name: str
+    trigrams_name: str
     names: list[str]
     vectors: Vectors
     graph: hnswlib.Index
+    trigrams: TrigramIndex
 
 
 def _write(folder: Path, made: _Made) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    beside = {name: folder / f".{name}.{os.getpid()}" for name in (VECTORS, GRAPH, RECORD)}
+    beside = {
+        name: folder / f".{name}.{os.getpid()}" for name in (VECTORS, GRAPH, TRIGRAMS, RECORD)
+    }
     try:
         with beside[VECTORS].open("wb") as file:
             np.save(file, made.vectors)
         _save_graph(made.graph, beside[GRAPH])
+        with beside[TRIGRAMS].open("wb") as file:
+            np.savez(file, keys=made.trigrams.keys, weights=made.trigrams.weights)
         record = _Record(
             format=FORMAT,
             embedder=made.embedder,
             graph=made.graph_name,
+            trigrams=made.trigrams_name,
             vectors_sha256=file_sha256(beside[VECTORS]),
             graph_sha256=file_sha256(beside[GRAPH]),
+            trigrams_sha256=file_sha256(beside[TRIGRAMS]),
             texts=made.names,
         )
         beside[RECORD].write_bytes(msgspec.json.encode(record))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from rag.calibration import Calibration
 from rag.documents import ANY, DialogueTurn, Lang, Lore, localise
 from rag.embedder import Embedder
-from rag.index import Match, Rows, Vector, WorldIndex
+from rag.index import Letters, Match, Rows, Vector, WorldIndex
 from rag.scopes import Scene
 from rag.searchable import Note
 from runtime.encoder import PromptEncoder
@@ -47,10 +47,17 @@ class Retriever:
         vector: Vector = self.embedder.encode([text])[0]
         return vector
 
-    def notes(self, vector: Vector, scene: Scene, lang: Lang) -> list[Match]:
-        """Lore and model dialogues that may be told at `scene`, nearest first, far ones too."""
+    def letters(self, text: str) -> Letters:
+        """What the letters of `text` count when documents are found by it."""
+        return Letters(text, self.calibration.letters)
+
+    def notes(self, text: str, vector: Vector, scene: Scene, lang: Lang) -> list[Match]:
+        """Lore and model dialogues that may be told at `scene`, nearest first, far ones too.
+
+        `vector` is that of `text`.
+        """
         wanted = partial(self._scopes.may_tell, scene=scene, lang=lang)
-        return self.index.near(vector, scene.npc_id, NUM_CANDIDATES, wanted)
+        return self.index.near(vector, scene.npc_id, NUM_CANDIDATES, wanted, self.letters(text))
 
     def lead(self, match: Match, vector: Vector) -> float:
         """How much nearer a note is to an utterance than anything is."""

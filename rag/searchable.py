@@ -41,6 +41,13 @@ class Searchable:
     notes: list[Passage]
     others: list[str]
 
+    def by_document(self) -> list[list[str]]:
+        """The passages of each document, in the order in which the documents come."""
+        passages: dict[int, list[str]] = defaultdict(list)
+        for passage in self.notes:
+            passages[id(passage.document)].append(passage.text)
+        return [*passages.values()]
+
     def texts(self) -> list[str]:
         """Every text once, in a fixed order."""
         return list(dict.fromkeys([*(passage.text for passage in self.notes), *self.others]))

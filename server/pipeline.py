@@ -256,7 +256,7 @@ class Dialogue:
         if self.retriever is None or progress.heard is None:
             return []
         vector = progress.heard.vector
-        ranked = self.retriever.notes(vector, turn.scene, turn.lang)
+        ranked = self.retriever.notes(turn.utterance, vector, turn.scene, turn.lang)
         progress.note_threshold = self.retriever.calibration.note
         progress.recalled = [(match, self.retriever.lead(match, vector)) for match in ranked]
         near = [match for match, lead in progress.recalled if lead >= progress.note_threshold]

@@ -8,8 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from rag.documents import ANY, DialogueTurn
-from rag.embedder import Embedder
-from rag.index import WorldIndex
 from rag.retriever import Retriever, note_ids
 from rag.scopes import Scene
 from rag.searchable import Note
@@ -54,18 +52,18 @@ class Detection:
         return self.hits / right if right else 1.0
 
 
-def retrieval_scores(
-    index: WorldIndex, embedder: Embedder, queries: Sequence[Query]
-) -> dict[str, Recall]:
+def retrieval_scores(retriever: Retriever, queries: Sequence[Query]) -> dict[str, Recall]:
     """Recall at NPC_K within an NPC and at WORLD_K over the world, in all and by language."""
     groups: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+    index = retriever.index
     for query in queries:
-        vector = embedder.encode([query.query])[0]
+        vector, letters = retriever.encode(query.query), retriever.letters(query.query)
         if query.npc_id:
-            found = note_ids(index.near(vector, query.npc_id, NPC_K, index.those(_is_labelled)))
+            wanted = index.those(_is_labelled)
+            found = note_ids(index.near(vector, query.npc_id, NPC_K, wanted, letters))
             name = f"within an NPC, {NPC_K}"
         else:
-            found = note_ids(index.search(vector, WORLD_K, is_wanted=_is_labelled))
+            found = note_ids(index.search(vector, WORLD_K, is_wanted=_is_labelled, letters=letters))
             name = f"over the world, {WORLD_K}"
         right = {*query.relevant} & {*found}
         score = len(right) / len(query.relevant), bool(right)

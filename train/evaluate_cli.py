@@ -3,10 +3,12 @@
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -59,6 +61,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         else:
             action.add_argument(
                 "--without-questions", action="store_true", help="find documents by their own texts"
+            )
+            action.add_argument(
+                "--without-letters", action="store_true", help="find documents by vectors alone"
             )
 
 
@@ -178,10 +183,13 @@ def _show_wrong(console: Console, lines: Sequence[TriggerLine], decided: Sequenc
 def run_retrieval(args: argparse.Namespace) -> None:
     """Print recall within an NPC and over the world."""
     _, retriever = _open(args)
+    if args.without_letters:
+        blind = msgspec.structs.replace(retriever.calibration, letters=0.0)
+        retriever = replace(retriever, calibration=blind)
     path = args.lines or args.world / "retrieval" / "queries.jsonl"
     queries = read_lines(path, Query)
     table = Table("search, documents looked at", "recall", "any found", "queries")
-    scores = retrieval_scores(retriever.index, retriever.embedder, queries)
+    scores = retrieval_scores(retriever, queries)
     for name, found in scores.items():
         table.add_row(name, f"{found.recall:.3f}", f"{found.hit:.3f}", str(found.num_queries))
     Console().print(table)

@@ -46,7 +46,7 @@ def recalled(retriever: Retriever, encoder: PromptEncoder) -> Notes:
 
     def notes(label: TurnLabel) -> list[str]:
         vector = retriever.encode(label.player_utterance)
-        ranked = retriever.notes(vector, label.facts.scene, label.lang)
+        ranked = retriever.notes(label.player_utterance, vector, label.facts.scene, label.lang)
         near = [match for match in ranked if retriever.is_near(match, vector)]
         shown = fitting_notes(near, label.lang, encoder, NOTE_TOKENS)
         return [note_text(match.document, label.lang) for match in shown]

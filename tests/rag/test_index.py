@@ -9,7 +9,7 @@ import pytest
 from rag import index as index_module
 from rag.documents import Document, ForbiddenTriggerList, ForbiddenTriggers, Lore, Questions
 from rag.embedder import Embedder
-from rag.index import NUM_BEST, NUM_PASSAGES, Vector, WorldIndex
+from rag.index import NO_LETTERS, NUM_BEST, NUM_PASSAGES, Letters, Match, Vector, WorldIndex
 from rag.index_store import open_index
 from rag.searchable import is_of, searchable
 from tests.rag.fake_embedder import TableEmbedder, at_cosine, random_table
@@ -120,6 +120,28 @@ def test_a_document_of_fewer_passages_is_worth_the_mean_of_those_it_has() -> Non
     assert {match.document.id: match.score for match in matches} == pytest.approx(
         {"two": 0.7, "one": 0.6}
     )
+
+
+def test_letters_that_a_document_shares_with_what_was_said_count_besides() -> None:
+    table = {"The lamp is out.": at_cosine(0.5), "A bell.": at_cosine(0.52)}
+    index = make_index([*asked("The lamp is out."), *asked("A bell.")], TableEmbedder(table))
+    vector, said = np.array([1, 0], np.float32), "Who lit the lamp?"
+
+    def near(letters: Letters) -> list[Match]:
+        return index.near(vector, "mina", 2, letters=letters)
+
+    def search(letters: Letters) -> list[Match]:
+        return index.search(vector, 2, letters=letters)
+
+    for find in (near, search):
+        plain = {match.document.id: match.score for match in find(NO_LETTERS)}
+        assert [*plain] == ["A bell.", "The lamp is out."]
+        for weight in (0.001, 0.5):
+            matches = find(Letters(said, weight))
+            shared = {m.document.id: (m.score - plain[m.document.id]) / weight for m in matches}
+            assert shared["The lamp is out."] > 0.1
+            assert shared["A bell."] == pytest.approx(0, abs=1e-4)
+        assert [match.document.id for match in matches] == ["The lamp is out.", "A bell."]
 
 
 def test_near_finds_an_npcs_own_notes_and_everybodys_alone() -> None:

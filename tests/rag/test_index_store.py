@@ -13,8 +13,16 @@ import pytest
 from heads.bundle import file_sha256
 from rag import index_store
 from rag.documents import Document, ForbiddenTriggerList, ForbiddenTriggers, Lore, Questions
-from rag.index import WorldIndex
-from rag.index_store import GRAPH, RECORD, VECTORS, IndexReport, index_folder, open_index
+from rag.index import Letters, WorldIndex
+from rag.index_store import (
+    GRAPH,
+    RECORD,
+    TRIGRAMS,
+    VECTORS,
+    IndexReport,
+    index_folder,
+    open_index,
+)
 from rag.searchable import searchable
 from tests.rag.fake_embedder import GramEmbedder
 
@@ -39,11 +47,15 @@ NUM_TEXTS = 6 + 3 + len(ASKED) + 1
 
 def answers(index: WorldIndex) -> list[object]:
     """What an index says to some questions, by both searches."""
-    vectors = GramEmbedder().encode([*ASKED, "tale 3", "burn"])
+    texts = [*ASKED, "tale 3", "burn"]
     return [
         [(match.document.id, round(match.score, 5), match.passage) for match in matches]
-        for vector in vectors
-        for matches in (index.near(vector, "mina", 9), index.search(vector, 9))
+        for text, vector in zip(texts, GramEmbedder().encode(texts), strict=True)
+        for letters in (Letters(), Letters(text, 0.1))
+        for matches in (
+            index.near(vector, "mina", 9, letters=letters),
+            index.search(vector, 9, letters=letters),
+        )
     ]
 
 
@@ -80,7 +92,7 @@ def test_vectors_and_graph_are_used_again_when_nothing_changed(folder: Path) -> 
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert reopen(folder) == ([], False)
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
-    assert set(before) == {RECORD, VECTORS, GRAPH}
+    assert set(before) == {RECORD, VECTORS, GRAPH, TRIGRAMS}
 
 
 def test_only_changed_texts_are_embedded_again(folder: Path) -> None:
@@ -150,14 +162,14 @@ DAMAGES: dict[str, Damage] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("name", [RECORD, VECTORS, GRAPH])
+@pytest.mark.parametrize("name", [RECORD, VECTORS, GRAPH, TRIGRAMS])
 def test_a_broken_or_foreign_file_is_made_again_with_a_warning(
     folder: Path, name: str, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     DAMAGES[damage](folder / name)
     embedded, is_new = reopen(folder)
-    assert len(embedded) == (0 if name == GRAPH else NUM_TEXTS)
-    assert is_new
+    assert len(embedded) == (0 if name in (GRAPH, TRIGRAMS) else NUM_TEXTS)
+    assert is_new == (name != TRIGRAMS)
     (warning,) = caplog.records
     assert warning.levelno == logging.WARNING
     assert str(folder) in warning.getMessage()
@@ -169,7 +181,7 @@ def test_a_broken_or_foreign_file_is_made_again_with_a_warning(
 
 @pytest.mark.parametrize(
     ("name", "num_embedded", "num_warnings"),
-    [(RECORD, NUM_TEXTS, 0), (VECTORS, NUM_TEXTS, 1), (GRAPH, 0, 1)],
+    [(RECORD, NUM_TEXTS, 0), (VECTORS, NUM_TEXTS, 1), (GRAPH, 0, 1), (TRIGRAMS, 0, 1)],
 )
 def test_a_missing_file_is_made_again(
     folder: Path,
@@ -181,7 +193,7 @@ def test_a_missing_file_is_made_again(
     """Without its record a folder is an empty one: nothing is wrong with it."""
     (folder / name).unlink()
     embedded, is_new = reopen(folder)
-    assert (len(embedded), is_new) == (num_embedded, True)
+    assert (len(embedded), is_new) == (num_embedded, name != TRIGRAMS)
     assert len(caplog.records) == num_warnings
     assert reopen(folder) == ([], False)
 
@@ -204,9 +216,12 @@ def test_a_record_that_says_something_else_is_not_trusted(
     assert "made again" in caplog.text
 
 
-def test_an_index_of_another_format_is_made_again(folder: Path) -> None:
-    change_record(folder, format=index_store.FORMAT + 1)
+def test_an_index_of_another_format_is_made_again_without_a_word(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / RECORD).write_text(json.dumps({"format": index_store.FORMAT + 1, "other": "keys"}))
     assert len(reopen(folder)[0]) == NUM_TEXTS
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
@@ -248,13 +263,13 @@ def test_the_index_of_another_world_gives_what_it_has_in_common(
     assert not caplog.records
 
 
-@pytest.mark.parametrize("blocked", ["its parent is a file", *(RECORD, VECTORS, GRAPH)])
+@pytest.mark.parametrize("blocked", ["its parent is a file", *(RECORD, VECTORS, GRAPH, TRIGRAMS)])
 def test_a_folder_that_cannot_be_written_costs_only_a_warning(
     tmp_path: Path, blocked: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Folders stand where files belong: root, who runs some tests, may write everywhere else."""
     folder = tmp_path / "index"
-    if blocked in (RECORD, VECTORS, GRAPH):
+    if blocked in (RECORD, VECTORS, GRAPH, TRIGRAMS):
         (folder / blocked).mkdir(parents=True)
     else:
         folder.touch()

@@ -26,7 +26,7 @@ def recalled(
     documents: Sequence[Document], scene: Scene = SCENE, lang: Lang = "en", said: str = SAID
 ) -> list[str]:
     retriever = make_retriever(documents)
-    return note_ids(retriever.notes(retriever.encode(said), scene, lang))
+    return note_ids(retriever.notes(said, retriever.encode(said), scene, lang))
 
 
 def lore(name: str, content: str = SAID, stage: str = "any", place: str = "any") -> Lore:
@@ -58,7 +58,7 @@ def test_what_is_told_at_one_scene_is_not_told_at_another() -> None:
 
     def told(stage: str, place: str, lang: Lang) -> set[str]:
         scene = Scene("mina", stage, place)
-        return set(note_ids(retriever.notes(retriever.encode(SAID), scene, lang)))
+        return set(note_ids(retriever.notes(SAID, retriever.encode(SAID), scene, lang)))
 
     for _ in range(2):
         assert told("started", "tower", "en") == {"always"}
@@ -139,7 +139,7 @@ def test_what_may_not_be_told_takes_no_place_among_the_candidates() -> None:
 def test_far_notes_are_ranked_too_but_only_near_ones_are_worth_showing() -> None:
     documents = [lore("near", "Who rang the bell??"), lore("far", "염전의 소금은 희다.")]
     retriever = make_retriever(documents, note=0.6)
-    near, far = retriever.notes(retriever.encode(SAID), SCENE, "en")
+    near, far = retriever.notes(SAID, retriever.encode(SAID), SCENE, "en")
     assert (near.document.id, far.document.id) == ("near", "far")
     assert retriever.is_near(near, retriever.encode(SAID))
     assert not retriever.is_near(far, retriever.encode(SAID))

@@ -1,0 +1,73 @@
+"""BM25 of character trigrams, against the formula worked out letter by letter."""
+
+from collections import Counter
+from math import log
+
+import numpy as np
+import pytest
+
+from rag.trigrams import TrigramIndex
+
+DOCUMENTS = [
+    ["The lamp is out.", "Who lit the lamp?"],
+    ["소금은 희다.", "소금밭은 어디예요?"],
+    ["The bell rang at night, the bell."],
+    [],
+    ["lamp"],
+]
+EVERY = np.arange(len(DOCUMENTS))
+
+
+def trigrams(text: str) -> list[str]:
+    words = (f" {word} " for word in text.casefold().split())
+    return [word[at : at + 3] for word in words for at in range(len(word) - 2)]
+
+
+def by_hand(text: str, documents: list[list[str]]) -> list[float]:
+    """Robertson & Zaragoza (2009), k1 1.2, b 0.75, over the text's distinct trigrams."""
+    bags = [Counter(gram for passage in texts for gram in trigrams(passage)) for texts in documents]
+    usual = sum(bag.total() for bag in bags) / len(bags)
+    scores = []
+    for bag in bags:
+        weights = []
+        for gram in set(trigrams(text)):
+            having = sum(gram in other for other in bags)
+            rarity = log(1 + (len(bags) - having + 0.5) / (having + 0.5))
+            long = 0.25 + 0.75 * bag.total() / usual
+            weights.append(rarity * bag[gram] * 2.2 / (bag[gram] + 1.2 * long))
+        scores.append(sum(weights) / len(weights))
+    return scores
+
+
+@pytest.mark.parametrize(
+    "text", ["Who lit the lamp?", "소금이 어디서 나요", "LAMP", "a", "xyzzy", "the the bell"]
+)
+def test_the_score_is_the_mean_weight_of_the_distinct_trigrams(text: str) -> None:
+    found = TrigramIndex.of(DOCUMENTS).scores(text, EVERY)
+    np.testing.assert_allclose(found, by_hand(text, DOCUMENTS), rtol=1e-5, atol=1e-7)
+
+
+def test_documents_are_asked_for_in_any_order() -> None:
+    index = TrigramIndex.of(DOCUMENTS)
+    every = index.scores("the lamp", EVERY)
+    some = np.array([4, 0, 2])
+    np.testing.assert_array_equal(index.scores("the lamp", some), every[some])
+    assert index.scores("the lamp", np.array([], np.int64)).shape == (0,)
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\ud800", "\0"])
+def test_a_text_without_letters_shares_none(text: str) -> None:
+    assert not TrigramIndex.of(DOCUMENTS).scores(text, EVERY).any()
+
+
+@pytest.mark.parametrize("documents", [[], [[]], [[""]]])
+def test_of_a_world_without_notes_nothing_is_known(documents: list[list[str]]) -> None:
+    index = TrigramIndex.of(documents)
+    assert not index.scores("the lamp", np.arange(len(documents))).any()
+
+
+def test_inflected_korean_is_found() -> None:
+    salt, bell = TrigramIndex.of([["소금밭을 지키는 할머니"], ["종을 치는 아이"]]).scores(
+        "소금밭에서 봤어요", np.arange(2)
+    )
+    assert salt > bell == 0
