@@ -228,14 +228,15 @@ class WorldIndex:
                 best[at], nearest[at] = [value], number
             elif len(found) < NUM_BEST:
                 found.append(value)
-        shared = [0.0] * len(best)
+        shared = dict.fromkeys(best, 0.0)
         if letters.weight and best:
-            rows = np.fromiter(best, np.int64, len(best))
-            shared = (letters.weight * self._trigrams.scores(letters.text, rows)).tolist()
+            rows = sorted(best)  # which are found faster in order
+            weights = letters.weight * self._trigrams.scores(letters.text, np.array(rows))
+            shared = dict(zip(rows, weights.tolist(), strict=True))
         scores: list[tuple[float, int, int]] = []
-        for (at, found), more in zip(best.items(), shared, strict=True):
+        for at, found in best.items():
             count = min(NUM_BEST, num_passages[at])
-            score = (sum(found) + values[-1] * (count - len(found))) / count + more
+            score = (sum(found) + values[-1] * (count - len(found))) / count + shared[at]
             scores.append((-score, len(scores), at))
         return [
             Match(self._documents[at], -score, self._notes[nearest[at]].text)

@@ -12,10 +12,12 @@ _LONGEST_TAG = max(len(name) for name in _NAMES) + len("</>")
 
 
 _WHITE_SPACE = re.compile(r"\s+")
+_NEVER_FIRST = " ,;、，；"
+"""No line begins with one of these, though a model now and then makes as if it went on."""
 
 
 class ReplyCleaner:
-    """Takes tags out and makes white space single. The pieces released add up to the final line.
+    """Takes tags out, makes white space single. The pieces released add up to the final line.
 
     A tag leaves white space, so that what stood around it can never join into another tag. What
     stands inside `<DELTA>` or `<FLAG>`, up to the next tag, goes to `asides` by that name.
@@ -61,7 +63,7 @@ class ReplyCleaner:
         if not text.isalnum() and any(map(str.isspace, text)):
             self._held = _WHITE_SPACE.sub(" ", self._held)
         if not self.text:
-            self._held = self._held.lstrip()
+            self._held = self._held.lstrip(_NEVER_FIRST)
 
     def _end_of_certain(self) -> int:
         """Length of the raw text before a possible tag."""

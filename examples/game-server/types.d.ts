@@ -180,7 +180,7 @@ export interface ExplainedGate {
 export interface ExplainedNote {
   /** Of the document. */
   id: string;
-  /** Mean cosine of its nearest passages. */
+  /** Mean cosine of its nearest passages, and what the letters add that the line shares. */
   score: number;
   /** How much nearer that is than anything is; shown from `note_threshold` on. */
   lead: number;

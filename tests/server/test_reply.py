@@ -41,9 +41,9 @@ def test_any_split_of_a_text_gives_the_same_line(text: str, places: list[int]) -
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="<"), max_size=5), max_size=8))
-def test_a_text_without_tags_loses_white_space_only(pieces: list[str]) -> None:
+def test_a_text_without_tags_loses_only_white_space_and_commas_before_it(pieces: list[str]) -> None:
     line, _ = clean(pieces)
-    assert line == " ".join("".join(pieces).split())
+    assert line == " ".join("".join(pieces).split()).lstrip(" ,;、，；")
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,8 @@ def test_a_text_without_tags_loses_white_space_only(pieces: list[str]) -> None:
         ("<STATE", "<STATE"),
         ("<state></Player_State>", ""),
         ("   ", ""),
+        (", and, well, <NPC>, no.", "and, well, , no."),
+        (" ,、 <RESPONSE>; 그래.", "그래."),
         ("a  b\u3000c", "a b c"),
         ("<RESPONSE>Hello.</RESPONSE><DELTA>trust=0.1</DELTA><FLAG>give_item=1</FLAG>", "Hello."),
         ("Hello.<DELTA>trust=0.1 never closed", "Hello."),
