@@ -140,8 +140,10 @@ class InstantEngine(Engine):
         watch.mark("first_token")
         count = min(len(reply.tokens), request.sampling.max_tokens)
         for text in reply.texts[:count]:
-            if text:
-                emit(Token(text))
+            if text and (due := sequence.take_due(text)):
+                emit(Token(due))
+        if rest := sequence.take_untold():
+            emit(Token(rest))
         sequence.tokens += reply.tokens[:count]
         watch.mark("total")
         reason = FinishReason.STOP if count == len(reply.tokens) else FinishReason.LENGTH

@@ -21,10 +21,12 @@ from runtime.step_budget import WholeBatches
 C: Any = llama_backend.C  # type: ignore[attr-defined]  # that module alone imports llama_cpp
 
 _TIMED = ("llama_decode", "llama_sampler_sample")
+_SENTENCE = 12
+"""Letters that are told together, as serving tells whole sentences."""
 
 
 class EndlessModel(LlamaModel):
-    """A model whose replies go on to their limit, a letter a token, so that each is an event.
+    """A model whose replies go on to their limit, a letter a token.
 
     The engine's questions to the vocabulary are asked all the same: they cost what they cost.
     """
@@ -159,6 +161,10 @@ class _RawLoop:
         return token
 
 
+def _is_sentence(text: str) -> bool:
+    return len(text) >= _SENTENCE
+
+
 def run_engine(context: LlamaContext, work: Work) -> Measured:
     """The work by an engine on its own thread, its calls of llama.cpp watched.
 
@@ -169,7 +175,7 @@ def run_engine(context: LlamaContext, work: Work) -> Measured:
     engine = Engine(context, max_waiting=len(work.prompts), budget=WholeBatches())
     with _watched_calls() as spans:
         sequences = [
-            engine.submit(Request(prompt, sampling), events.put)
+            engine.submit(Request(prompt, sampling, is_due=_is_sentence), events.put)
             for prompt, sampling in zip(work.prompts, work.samplings, strict=True)
         ]
         with engine:

@@ -303,11 +303,12 @@ class Engine:
             self._finish(sequence, FinishReason.STOP)
             return
         sequence.tokens.append(token)
-        if text := sequence.text.push(self._model.piece(token)):
+        piece = sequence.text.push(self._model.piece(token))
+        if piece and (text := sequence.take_due(piece)):
             self._emit(sequence, Token(text))
         if sequence.text.is_stopped:
             self._finish(sequence, FinishReason.STOP)
-        elif len(sequence.reply) >= sequence.request.sampling.max_tokens:
+        elif sequence.num_sampled >= sequence.request.sampling.max_tokens:
             self._finish(sequence, FinishReason.LENGTH)
 
     def _finish(self, sequence: EngineSequence, reason: FinishReason) -> None:
@@ -315,7 +316,7 @@ class Engine:
         if reason is not FinishReason.CANCELLED:
             self.pace.observe(sequence, is_cut=reason is FinishReason.DEADLINE)
         self._release(sequence, is_kept=True)
-        if text := sequence.text.finish():
+        if text := sequence.take_untold() + sequence.text.finish():
             self._emit(sequence, Token(text))
         reply, usage, timings = tuple(sequence.reply), sequence.usage(), sequence.watch.timings()
         self._emit(sequence, Done(reason, reply, usage, timings))

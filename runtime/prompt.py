@@ -99,6 +99,10 @@ class Transcript:
     _shown_notes: set[str] = field(default_factory=set)
     _shown_state: dict[str, str] = field(default_factory=dict)
 
+    def copy(self) -> "Transcript":
+        """One that has shown the same, to go on from."""
+        return Transcript(self._shown_rag, set(self._shown_notes), dict(self._shown_state))
+
     def begin(self, npc: Npc) -> list[Segment]:
         """`<SYS>` and `<CTX>`."""
         return [*write_npc(npc), Special.CTX]

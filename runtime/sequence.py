@@ -39,7 +39,9 @@ class Request:
     tokens (at most MAX_DECISION_TOKENS) are appended before the reply is generated. Without it the
     reply follows the prompt at once. `deadline` is a time of `time.monotonic()`. Other
     requests too begin with the first so many tokens of the prompt as `prefixes` says, in rising
-    order and fewer than all of it.
+    order and fewer than all of it. Text is told when `is_due` says so of what was sampled since
+    the last was, without it at once, and all of it before the reply's end: a reader who waits for
+    sentences need not be woken for every token, which takes a core from llama.cpp each time.
     """
 
     prompt: Sequence[int]
@@ -47,6 +49,7 @@ class Request:
     on_state: OnState | None = None
     deadline: float | None = None
     prefixes: Sequence[int] = ()
+    is_due: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,8 @@ class EngineSequence:
     sampler: TokenSampler | None = None
     is_state_due: bool = field(init=False)
     is_cancelled: bool = False
+    untold: str = ""
+    """Text that was sampled, but is not due yet."""
     watch: Stopwatch = field(default_factory=Stopwatch)
 
     def __post_init__(self) -> None:
@@ -169,6 +174,11 @@ class EngineSequence:
     def reply(self) -> list[int]:
         """Tokens sampled so far."""
         return self.tokens[self.num_prompt :]
+
+    @property
+    def num_sampled(self) -> int:
+        """How many they are."""
+        return len(self.tokens) - self.num_prompt
 
     @property
     def num_pending(self) -> int:
@@ -209,4 +219,16 @@ class EngineSequence:
 
     def usage(self) -> Usage:
         """Token counts so far."""
-        return Usage(self.num_prompt, self.num_cached, len(self.reply))
+        return Usage(self.num_prompt, self.num_cached, self.num_sampled)
+
+    def take_due(self, text: str) -> str:
+        """What is to be told now that `text` was sampled, possibly nothing."""
+        self.untold += text
+        if self.request.is_due is not None and not self.request.is_due(self.untold):
+            return ""
+        return self.take_untold()
+
+    def take_untold(self) -> str:
+        """All that was not told yet."""
+        text, self.untold = self.untold, ""
+        return text

@@ -46,6 +46,7 @@ from server.schemas import (
     TokenEvent,
     UsageMeta,
 )
+from server.sentences import has_whole_sentence
 from server.sessions import SessionBusy, Sessions
 from server.turn import AskedTurn, read_turn
 from server.turn_prompt import BuiltPrompt, append_turn, build_prompt
@@ -288,6 +289,7 @@ class Dialogue:
             on_state,
             deadline=progress.deadline,
             prefixes=prompt.prefixes,
+            is_due=has_whole_sentence,
         )
 
     def _decide(self, prediction: Prediction, progress: Progress) -> Decision:

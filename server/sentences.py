@@ -8,6 +8,11 @@ CUT = "…"
 _LOOSE = " ,;:…"
 
 
+def has_whole_sentence(text: str) -> bool:
+    """Whether a sentence ends in `text`."""
+    return _END.search(text) is not None
+
+
 class Sentences:
     """Collects text and gives it back sentence by sentence, white space kept with what follows."""
 

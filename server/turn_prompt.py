@@ -1,7 +1,6 @@
 """The prompt of a turn: the history and the turn itself, within a budget of tokens."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 
 from rag.prompting import npc_for_prompt, rag_for_prompt
@@ -70,7 +69,7 @@ def append_turn(
     notes: Sequence[str] = (),
 ) -> BuiltPrompt:
     """The transcript `written` for `world` with this turn appended; it is left as it is."""
-    transcript = deepcopy(written.transcript)
+    transcript = written.transcript.copy()
     closing = transcript.open_turn(_asked(turn, world, notes))
     tokens = [*written.tokens, *encoder.encode(closing)]
     segments = [*written.segments, *closing]

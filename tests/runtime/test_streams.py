@@ -48,6 +48,25 @@ def _endless(monkeypatch: pytest.MonkeyPatch) -> None:
     script_samplers(monkeypatch, [40, 41])
 
 
+def test_text_is_told_when_it_is_due_and_all_of_it_before_the_end(
+    qwen: LlamaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script_samplers(monkeypatch, [40, 41, 42, 43, 44])
+    asked = Request(PROMPT, greedy(5))
+    with running(qwen) as engine:
+
+        def texts(of: Request) -> list[str]:
+            return [event.text for event in engine.run(of) if isinstance(event, Token)]
+
+        pieces = texts(asked)
+        assert len(pieces) == 5
+        line = "".join(pieces)
+        pairs = texts(replace(asked, is_due=lambda text: len(text) >= len(pieces[0] + pieces[1])))
+        assert pairs == [line[:2], line[2:4], line[4:]]
+        assert texts(replace(asked, is_due=lambda _: False)) == [line]
+        assert texts(replace(asked, is_due=lambda _: True)) == pieces
+
+
 def test_a_stream_gives_state_then_text_then_done(qwen: LlamaModel) -> None:
     encoder = make_encoder(qwen)
     asked = request(encoder, prompts(encoder)[0])
