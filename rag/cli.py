@@ -106,11 +106,12 @@ def run_search(args: argparse.Namespace) -> int:
         matches = index.near(vector, args.npc, args.limit, letters=letters)
     else:
         matches = index.search(vector, args.limit, letters=letters)
-    table = Table("document", "score", "lead", "nearest passage")
+    table = Table("document", "score", "letters", "lead", "nearest passage")
     for match in matches:
         mark = "" if retriever.is_near(match, vector) else " (too far)"
         lead = f"{retriever.lead(match, vector):.3f}{mark}"
-        table.add_row(match.document.id, f"{match.score:.3f}", lead, match.passage)
+        numbers = f"{match.score:.3f}", f"{match.letters:.3f}"
+        table.add_row(match.document.id, *numbers, lead, match.passage)
     Console().print(table)
     print(f"notes are shown to the model from a lead of {calibration.note:.3f} on")
     return 0

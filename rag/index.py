@@ -52,11 +52,16 @@ NO_LETTERS = Letters()
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A document, how near it is (a cosine and what letters add), the passage that is nearest."""
+    """A document, how near it is (a cosine), the passage that is nearest, and what letters add.
+
+    Matches are in order of `score` and `letters` together; how near one is, its score says alone,
+    for what letters are worth depends on how many documents there are.
+    """
 
     document: Note
     score: float
     passage: str
+    letters: float = 0.0
 
 
 class WorldIndex:
@@ -233,15 +238,13 @@ class WorldIndex:
             rows = sorted(best)  # which are found faster in order
             weights = letters.weight * self._trigrams.scores(letters.text, np.array(rows))
             shared = dict(zip(rows, weights.tolist(), strict=True))
-        scores: list[tuple[float, int, int]] = []
+        matches = []
         for at, found in best.items():
             count = min(NUM_BEST, num_passages[at])
-            score = (sum(found) + values[-1] * (count - len(found))) / count + shared[at]
-            scores.append((-score, len(scores), at))
-        return [
-            Match(self._documents[at], -score, self._notes[nearest[at]].text)
-            for score, _, at in sorted(scores)
-        ]
+            score = (sum(found) + values[-1] * (count - len(found))) / count
+            passage = self._notes[nearest[at]].text
+            matches.append(Match(self._documents[at], score, passage, shared[at]))
+        return sorted(matches, key=lambda match: -(match.score + match.letters))
 
 
 def make_graph(vectors: Vectors, num_threads: int) -> hnswlib.Index:

@@ -99,6 +99,7 @@ def _notes(progress: Progress) -> list[ExplainedNote]:
         ExplainedNote(
             id=match.document.id,
             score=round(match.score, 4),
+            letters=round(match.letters, 4),
             lead=round(lead, 4),
             nearest_passage=match.passage,
             shown=match.document.id in shown,

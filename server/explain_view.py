@@ -77,12 +77,14 @@ def _notes(explanation: Explanation) -> RenderableType:
     if not explanation.notes:
         return Text("nothing was searched", style="dim")
     bound = explanation.note_threshold
-    table = Table("", "document", "score", f"lead (of {bound})", "nearest passage", "", box=None)
+    names = ("score", "letters", f"lead (of {bound})", "nearest passage")
+    table = Table("", "document", *names, "", box=None)
     for note in explanation.notes:
         table.add_row(
             _YES if note.shown else "",
             note.id,
             f"{note.score:.3f}",
+            f"{note.letters:.3f}",
             f"{note.lead:.3f}",
             note.nearest_passage,
             note.why_not or "",

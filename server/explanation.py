@@ -64,7 +64,9 @@ class ExplainedNote(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     """Of the document."""
     score: float
-    """Mean cosine of its nearest passages, and what the letters add that the line shares."""
+    """Mean cosine of its nearest passages."""
+    letters: float
+    """What the letters that it shares with the line add where notes are ranked."""
     lead: float
     """How much nearer that is than anything is; shown from `note_threshold` on."""
     nearest_passage: str

@@ -18,6 +18,10 @@ from train.encoder_data import Question
 
 _NOTE_MISSES = 0.25
 """Share of held-out questions whose document may fall below the bound for notes."""
+_USUAL = 60
+"""Questions about a document, at most, where that is measured: the more there are the nearer the
+best of them is, and another world may have fewer.
+"""
 _SAME_ALARMS = 0.01
 """Share of held-out questions that may seem to mean the same as one about another document."""
 _LETTERS = (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24, 0.32)
@@ -33,7 +37,7 @@ def calibrate(embedder: Embedder, world: World, questions: Sequence[Question]) -
     return Calibration(
         embedder=embedder.id,
         centre=[round(float(value), 5) for value in found.centre],
-        note=round(found.note(letters), 4),
+        note=round(found.note, 4),
         same=round(found.same, 4),
         letters=letters,
     )
@@ -45,8 +49,8 @@ class _Nearness:
 
     `cosines` [n, k]: means of the best passages; `letters` [n, k]: of shared trigrams; `own` [n]:
     the right document's place; `may_find` [n, k]: whether it is of the same NPC, or everybody's;
-    `lead` [n]: what is taken from a score, the product with the centre; `alike` [n]: the nearest
-    question about another document of the NPC.
+    `lead` [n]: of the right document's score, with a usual number of passages, over the product
+    with the centre; `alike` [n]: the nearest question about another document of the NPC.
     """
 
     centre: Vector
@@ -72,48 +76,53 @@ class _Nearness:
         own_npcs = np.array([npc_of[question.about] for question in held])
         is_own_npc = own_npcs[:, None] == npcs
         own = np.array([documents.index(question.about) for question in held])
+        centre: Vector = known.mean(axis=0)
+        lead = -(asked @ centre).astype(float)
         cosines, alike = np.empty((len(held), len(documents))), np.full(len(held), -1.0)
-        near = asked @ known.T
+        near, rng = asked @ known.T, np.random.default_rng(0)
         for place, name in enumerate(documents):
-            of_it = np.sort(near[:, about == name], axis=1)[:, -NUM_BEST:]
-            cosines[:, place] = of_it.mean(axis=1)
-            is_other = is_own_npc[:, place] & (own != place)
-            alike = np.where(is_other, np.maximum(alike, of_it[:, -1]), alike)
+            of_it = near[:, rng.permutation(np.flatnonzero(about == name))]
+            cosines[:, place] = _best(of_it)
+            is_own = own == place
+            lead[is_own] += _best(of_it[is_own, :_USUAL])
+            is_other = is_own_npc[:, place] & ~is_own
+            alike = np.where(is_other, np.maximum(alike, of_it.max(axis=1)), alike)
         trigrams = TrigramIndex.of(
             [[question.text for question in rest if question.about == name] for name in documents]
         )
         every = np.arange(len(documents))
-        centre: Vector = known.mean(axis=0)
         return cls(
             centre=centre,
             cosines=cosines,
             letters=np.array([trigrams.scores(question.text, every) for question in held]),
             own=own,
             may_find=is_own_npc | (npcs == ANY),
-            lead=(asked @ centre).astype(float),
+            lead=lead,
             alike=alike,
         )
 
-    def scores(self, letters: float) -> Scores:
-        """With letters of that weight [n, k]."""
-        return self.cosines + letters * self.letters
-
     def mean_reciprocal_rank(self, letters: float) -> float:
         """Of the right document among those that may be found, behind its equals."""
-        scores = self.scores(letters)
+        scores = self.cosines + letters * self.letters
         right = scores[np.arange(len(self.own)), self.own][:, None]
         ranks = ((scores >= right) & self.may_find).sum(axis=1)
         return float((1 / ranks).mean())
 
-    def note(self, letters: float) -> float:
+    @property
+    def note(self) -> float:
         """What all but _NOTE_MISSES of the questions reach with their own document."""
-        right = self.scores(letters)[np.arange(len(self.own)), self.own]
-        return float(np.quantile(right - self.lead, _NOTE_MISSES))
+        return float(np.quantile(self.lead, _NOTE_MISSES))
 
     @property
     def same(self) -> float:
         """No more than _SAME_ALARMS come so near to a question about another document."""
         return float(np.quantile(self.alike, 1 - _SAME_ALARMS))
+
+
+def _best(cosines: Vector) -> Vector:
+    """The mean of the largest in each row [n, passages]."""
+    best: Vector = np.sort(cosines, axis=1)[:, -NUM_BEST:].mean(axis=1)
+    return best
 
 
 def as_json(calibration: Calibration) -> bytes:

@@ -180,8 +180,10 @@ export interface ExplainedGate {
 export interface ExplainedNote {
   /** Of the document. */
   id: string;
-  /** Mean cosine of its nearest passages, and what the letters add that the line shares. */
+  /** Mean cosine of its nearest passages. */
   score: number;
+  /** What the letters that it shares with the line add where notes are ranked. */
+  letters: number;
   /** How much nearer that is than anything is; shown from `note_threshold` on. */
   lead: number;
   /** The passage that comes nearest. */
