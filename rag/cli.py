@@ -107,11 +107,10 @@ def run_search(args: argparse.Namespace) -> int:
     else:
         matches = index.search(vector, args.limit, letters=letters)
     table = Table("document", "score", "letters", "lead", "nearest passage")
-    for match in matches:
-        mark = "" if retriever.is_near(match, vector) else " (too far)"
-        lead = f"{retriever.lead(match, vector):.3f}{mark}"
-        numbers = f"{match.score:.3f}", f"{match.letters:.3f}"
-        table.add_row(match.document.id, *numbers, lead, match.passage)
+    for match, lead in zip(matches, retriever.leads(matches, vector), strict=True):
+        mark = "" if retriever.is_near(match, lead) else " (too far)"
+        numbers = f"{match.score:.3f}", f"{match.letters:.3f}", f"{lead:.3f}{mark}"
+        table.add_row(match.document.id, *numbers, match.passage)
     Console().print(table)
     print(f"notes are shown to the model from a lead of {calibration.note:.3f} on")
     return 0

@@ -52,7 +52,7 @@ NO_LETTERS = Letters()
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A document, how near it is (a cosine), the passage that is nearest, and what letters add.
+    """A document, how near it is (a mean cosine), its nearest passage, and what letters add.
 
     Matches are in order of `score` and `letters` together; how near one is, its score says alone,
     for what letters are worth depends on how many documents there are.
@@ -61,6 +61,8 @@ class Match:
     document: Note
     score: float
     passage: str
+    nearest: float
+    """The cosine of `passage`."""
     letters: float = 0.0
 
 
@@ -243,7 +245,7 @@ class WorldIndex:
             count = min(NUM_BEST, num_passages[at])
             score = (sum(found) + values[-1] * (count - len(found))) / count
             passage = self._notes[nearest[at]].text
-            matches.append(Match(self._documents[at], score, passage, shared[at]))
+            matches.append(Match(self._documents[at], score, passage, found[0], shared[at]))
         return sorted(matches, key=lambda match: -(match.score + match.letters))
 
 

@@ -59,13 +59,19 @@ class Retriever:
         wanted = partial(self._scopes.may_tell, scene=scene, lang=lang)
         return self.index.near(vector, scene.npc_id, NUM_CANDIDATES, wanted, self.letters(text))
 
-    def lead(self, match: Match, vector: Vector) -> float:
-        """How much nearer a note is to an utterance than anything is."""
-        return match.score - float(vector @ self.centre)
+    def leads(self, matches: Sequence[Match], vector: Vector) -> list[float]:
+        """How much nearer each note is to an utterance than anything is."""
+        common = float(vector @ self.centre)
+        return [match.score - common for match in matches]
 
-    def is_near(self, match: Match, vector: Vector) -> bool:
-        """Whether a note is worth showing."""
-        return self.lead(match, vector) >= self.calibration.note
+    def is_near(self, match: Match, lead: float) -> bool:
+        """Whether a note is worth showing: it leads, or is known by words that mean the same."""
+        return lead >= self.calibration.note or match.nearest >= self.calibration.same
+
+    def near(self, matches: Sequence[Match], vector: Vector) -> list[Match]:
+        """Those of `matches` that are worth showing."""
+        leads = self.leads(matches, vector)
+        return [m for m, lead in zip(matches, leads, strict=True) if self.is_near(m, lead)]
 
 
 @dataclass(frozen=True, slots=True)

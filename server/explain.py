@@ -94,18 +94,17 @@ def _gate(progress: Progress, world: World, triggers: TriggerMatcher) -> Explain
 
 def _notes(progress: Progress) -> list[ExplainedNote]:
     shown = {match.document.id for match in progress.shown}
-    bound = progress.note_threshold or 0.0
     return [
         ExplainedNote(
-            id=match.document.id,
-            score=round(match.score, 4),
-            letters=round(match.letters, 4),
-            lead=round(lead, 4),
-            nearest_passage=match.passage,
-            shown=match.document.id in shown,
-            why_not=_why_not(is_near=lead >= bound, is_shown=match.document.id in shown),
+            id=found.match.document.id,
+            score=round(found.match.score, 4),
+            letters=round(found.match.letters, 4),
+            lead=round(found.lead, 4),
+            nearest_passage=found.match.passage,
+            shown=found.match.document.id in shown,
+            why_not=_why_not(is_near=found.is_near, is_shown=found.match.document.id in shown),
         )
-        for match, lead in progress.recalled
+        for found in progress.recalled
     ]
 
 

@@ -68,7 +68,9 @@ class ExplainedNote(msgspec.Struct, frozen=True, kw_only=True):
     letters: float
     """What the letters that it shares with the line add where notes are ranked."""
     lead: float
-    """How much nearer that is than anything is; shown from `note_threshold` on."""
+    """How much nearer that is than anything is; shown from `note_threshold` on, or where the
+    nearest passage means the same as what was said.
+    """
     nearest_passage: str
     """The passage that comes nearest."""
     shown: bool

@@ -20,6 +20,15 @@ from server.turn import AskedTurn
 from server.turn_prompt import BuiltPrompt
 
 
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """A note that was ranked, how much nearer it is than anything is, whether it may be shown."""
+
+    match: Match
+    lead: float
+    is_near: bool
+
+
 @dataclass(slots=True)
 class Progress:
     """What one turn has come to so far."""
@@ -34,8 +43,8 @@ class Progress:
     heard: Heard | None = None
     """What the encoder makes of the utterance."""
     index: WorldIndex | None = None
-    recalled: list[tuple[Match, float]] = field(default_factory=list)
-    """The notes that were ranked, and the lead of each."""
+    recalled: list[Recalled] = field(default_factory=list)
+    """The notes that were ranked."""
     note_threshold: float | None = None
     shown: list[Match] = field(default_factory=list)
     prompt: BuiltPrompt | None = None

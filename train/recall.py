@@ -47,8 +47,7 @@ def recalled(retriever: Retriever, encoder: PromptEncoder) -> Notes:
     def notes(label: TurnLabel) -> list[str]:
         vector = retriever.encode(label.player_utterance)
         ranked = retriever.notes(label.player_utterance, vector, label.facts.scene, label.lang)
-        near = [match for match in ranked if retriever.is_near(match, vector)]
-        shown = fitting_notes(near, label.lang, encoder, NOTE_TOKENS)
+        shown = fitting_notes(retriever.near(ranked, vector), label.lang, encoder, NOTE_TOKENS)
         return [note_text(match.document, label.lang) for match in shown]
 
     return notes

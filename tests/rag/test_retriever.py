@@ -141,27 +141,41 @@ def test_far_notes_are_ranked_too_but_only_near_ones_are_worth_showing() -> None
     retriever = make_retriever(documents, note=0.6)
     near, far = retriever.notes(SAID, retriever.encode(SAID), SCENE, "en")
     assert (near.document.id, far.document.id) == ("near", "far")
-    assert retriever.is_near(near, retriever.encode(SAID))
-    assert not retriever.is_near(far, retriever.encode(SAID))
+    assert retriever.near([near, far], retriever.encode(SAID)) == [near]
+
+
+def test_a_note_that_is_known_by_the_very_words_is_near_whatever_else_it_says() -> None:
+    documents: list[Document] = [
+        lore("bell", "염전의 소금은 희다."),
+        Questions(id="bell?", about="bell", questions=[f"{SAID}!", "등대?", "소금?"]),
+    ]
+    retriever = make_retriever(documents, note=0.9)
+    vector = retriever.encode(SAID)
+    (match,) = retriever.notes(SAID, vector, SCENE, "en")
+    assert match.score < 0.9 <= match.nearest
+    assert retriever.near([match], vector) == [match]
+    (match,) = retriever.notes("rang", retriever.encode("rang"), SCENE, "en")
+    assert retriever.near([match], retriever.encode("rang")) == []
 
 
 def test_a_score_of_exactly_the_bound_is_near() -> None:
     documents = [lore("note", "The bell.")]
     vector = GramEmbedder().encode([SAID])[0]
     (match,) = make_retriever(documents).index.near(vector, "mina", 1)
-    assert make_retriever(documents, note=match.score).is_near(match, vector)
-    assert not make_retriever(documents, note=match.score + 1e-6).is_near(match, vector)
+    assert make_retriever(documents, note=match.score).near([match], vector)
+    assert not make_retriever(documents, note=match.score + 1e-6).near([match], vector)
 
 
 def test_the_lead_of_a_note_is_over_what_the_utterance_has_in_common_with_all() -> None:
     retriever = make_retriever([lore("note", "The bell.")])
     vector = retriever.encode(SAID)
     (match,) = retriever.index.near(vector, "mina", 1)
-    assert retriever.lead(match, vector) == match.score
+    assert retriever.leads([match], vector) == [match.score]
     centre = [0.01] * len(vector)
     calibration = msgspec.structs.replace(retriever.calibration, centre=centre)
     centred = Retriever(retriever.embedder, retriever.index, calibration)
-    assert centred.lead(match, vector) == pytest.approx(match.score - 0.01 * float(vector.sum()))
+    expected = match.score - 0.01 * float(vector.sum())
+    assert centred.leads([match], vector) == pytest.approx([expected])
 
 
 @pytest.mark.parametrize(

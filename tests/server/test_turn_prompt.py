@@ -16,7 +16,7 @@ ENCODER = PromptEncoder(Letters(), SPECIAL_IDS)
 
 
 def match(text: str, score: float = 0.9) -> Match:
-    return Match(Lore(id=text, content=text), score, text)
+    return Match(Lore(id=text, content=text), score, text, score)
 
 
 def chosen(matches: list[Match], budget: int) -> list[str]:
@@ -48,9 +48,9 @@ def test_a_note_is_measured_as_it_is_told() -> None:
     """A dialogue is longer than what it is found by; a text is shorter in another language."""
     dialogue = DialogueTurn(id="d", player="Who?", npc="Me.", lang="en")
     told = len("Who? → Me.")
-    assert fitting_notes([Match(dialogue, 0.9, "Who?")], "en", ENCODER, told - 1) == []
-    assert len(fitting_notes([Match(dialogue, 0.9, "Who?")], "en", ENCODER, told)) == 1
-    lore = Match(Lore(id="l", content={"ko": "소금", "en": "Salt of the sea"}), 0.9, "소금")
+    assert fitting_notes([Match(dialogue, 0.9, "Who?", 0.9)], "en", ENCODER, told - 1) == []
+    assert len(fitting_notes([Match(dialogue, 0.9, "Who?", 0.9)], "en", ENCODER, told)) == 1
+    lore = Match(Lore(id="l", content={"ko": "소금", "en": "Salt of the sea"}), 0.9, "소금", 0.9)
     assert fitting_notes([lore], "ko", ENCODER, 2) == [lore]
     assert fitting_notes([lore], "en", ENCODER, 2) == []
 
