@@ -161,8 +161,15 @@ class _RawLoop:
         return token
 
 
-def _is_sentence(text: str) -> bool:
-    return len(text) >= _SENTENCE
+class _Sentences:
+    """Every so many letters are one."""
+
+    def __init__(self) -> None:
+        self._num_letters = 0
+
+    def __call__(self, piece: str) -> bool:
+        self._num_letters += len(piece)
+        return self._num_letters % _SENTENCE == 0
 
 
 def run_engine(context: LlamaContext, work: Work) -> Measured:
@@ -175,7 +182,7 @@ def run_engine(context: LlamaContext, work: Work) -> Measured:
     engine = Engine(context, max_waiting=len(work.prompts), budget=WholeBatches())
     with _watched_calls() as spans:
         sequences = [
-            engine.submit(Request(prompt, sampling, is_due=_is_sentence), events.put)
+            engine.submit(Request(prompt, sampling, is_due=_Sentences()), events.put)
             for prompt, sampling in zip(work.prompts, work.samplings, strict=True)
         ]
         with engine:

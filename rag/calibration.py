@@ -3,9 +3,11 @@
 `calibration.json` lies beside an exported encoder; `persona embedder calibrate` writes it.
 """
 
+from typing import Annotated
+
 import msgspec
 
-from heads.spec import Probability, Unit
+from heads.spec import Unit
 from rag.embedder import USE, EmbedderError, encoder_folder
 
 FORMAT = 1
@@ -27,7 +29,7 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """A note is worth showing if its score is so much above the line's product with the centre."""
     same: Unit
     """From this cosine on two texts are taken to mean the same."""
-    letters: Probability = 0.0
+    letters: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """What the letters that a note shares with a line weigh beside its cosine."""
 
 
@@ -37,7 +39,7 @@ def read_calibration(name_or_folder: str, embedder_id: str) -> Calibration:
     Raises EmbedderError where there is none, or one of another encoder.
     """
     if name_or_folder == USE:
-        return Calibration(embedder=embedder_id, note=USE_NOTE, same=USE_SAME)
+        return Calibration(embedder=embedder_id, note=USE_NOTE, same=USE_SAME, letters=USE_LETTERS)
     path = encoder_folder(name_or_folder) / CALIBRATION
     try:
         raw = path.read_bytes()
@@ -59,5 +61,5 @@ class _Version(msgspec.Struct):
     format: int
 
 
-USE_NOTE, USE_SAME = 0.355, 0.807
-"""Bounds of the packaged USE, measured as `persona embedder calibrate` does."""
+USE_NOTE, USE_SAME, USE_LETTERS = 0.436, 0.8075, 0.32
+"""Of the packaged USE, measured as `persona embedder calibrate` does, but without a centre."""

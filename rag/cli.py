@@ -112,7 +112,10 @@ def run_search(args: argparse.Namespace) -> int:
         numbers = f"{match.score:.3f}", f"{match.letters:.3f}", f"{lead:.3f}{mark}"
         table.add_row(match.document.id, *numbers, match.passage)
     Console().print(table)
-    print(f"notes are shown to the model from a lead of {calibration.note:.3f} on")
+    print(
+        f"notes are shown to the model from a lead of {calibration.note:.3f} on, or with a passage "
+        f"of {calibration.same:.3f}"
+    )
     return 0
 
 

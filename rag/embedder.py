@@ -7,7 +7,6 @@ agree on.
 
 import hashlib
 import importlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -24,6 +23,7 @@ from tokenizers import Encoding, Tokenizer
 from heads.attacks import Blend
 from heads.bundle import Count, Sha256, cache_folder, file_sha256
 from heads.disguises import readings
+from runtime.host import num_cores
 
 FORMAT = 1
 RECORD = "encoder.json"
@@ -84,6 +84,10 @@ class Embedder(Protocol):
     def hear(self, remark: str) -> Heard:
         """The vector of a remark and, if the encoder was taught to tell, whether it attacks."""
         return Heard(self.encode([remark])[0])
+
+    def stand_back(self) -> None:
+        """Take no more than one core from now on: others work beside it."""
+        return
 
 
 class Agreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -183,7 +187,7 @@ class OnnxEmbedder(Embedder):
     Texts are run one at a time. An int8 graph scales activations by the whole batch: in a batch of
     32 a text's vector has come out at a cosine of 0.96 to its own alone. And on one thread it costs
     nothing: without padding, one at a time is three times as fast as 32 of mixed length (MiniLM).
-    Many texts are run by as many threads as there are cores, one each.
+    Many texts are run by as many threads as there are cores, until it is told to stand back.
 
     Raises EmbedderError when a file is missing, changed or does not fit the record.
     """
@@ -195,6 +199,7 @@ class OnnxEmbedder(Embedder):
         self.id = record.id
         self.dim = record.dim
         self._prefix = record.prefix
+        self._num_workers = num_cores()
         self._tokenizer = _open_tokenizer(folder / TOKENIZER, record.max_tokens)
         self._session = _open_graph(folder / GRAPH, num_threads)
         self._inputs = _check_ports(folder / GRAPH, self._session, record.dim)
@@ -208,10 +213,10 @@ class OnnxEmbedder(Embedder):
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, float32 [len(texts), dim]."""
-        if len(texts) < _MANY:
+        if len(texts) < _MANY or self._num_workers == 1:
             rows = [self._vector(text) for text in texts]
         else:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
+            with ThreadPoolExecutor(self._num_workers) as pool:
                 rows = [*pool.map(self._vector, texts)]
         return np.concatenate([np.empty((0, self.dim), np.float32), *rows])
 
@@ -226,6 +231,10 @@ class OnnxEmbedder(Embedder):
             for part in parts
         ]
         return Heard(vectors[0], max(logits))
+
+    def stand_back(self) -> None:
+        """See Embedder."""
+        self._num_workers = 1
 
     def _vector(self, text: str) -> Vectors:
         (row,) = self._run([OUTPUT], text)

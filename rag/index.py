@@ -25,9 +25,7 @@ Wanted = Callable[[Rows], npt.NDArray[np.bool_]]
 """Which of these documents, by their places in `WorldIndex.documents`, may be found."""
 
 NUM_BEST = 3
-"""Passages whose mean is a document's score. On the demo world's queries 3 recalls 0.84 within an
-NPC and 1 recalls 0.79 (docs/retrieval.md); on its held-out questions it makes no difference.
-"""
+"""Passages whose mean is a document's score (docs/retrieval.md has what other numbers recall)."""
 NUM_PASSAGES = 64
 """Passages that are looked at; a document's others count as if they were the last of these."""
 GRAPH_LINKS, GRAPH_EFFORT, SEARCH_EFFORT = 16, 200, 400
@@ -140,7 +138,7 @@ class WorldIndex:
         wanted: Wanted | None = None,
         letters: Letters = NO_LETTERS,
     ) -> list[Match]:
-        """The `limit` nearest of an NPC's own notes and everybody's, exactly; best first."""
+        """The `limit` best of an NPC's own notes and everybody's, compared with all of them."""
         parts = [self._by_npc[npc] for npc in dict.fromkeys((npc_id, ANY)) if npc in self._by_npc]
         if not parts:
             return []
@@ -162,7 +160,7 @@ class WorldIndex:
         is_wanted: Callable[[Note], bool] = lambda _: True,
         letters: Letters = NO_LETTERS,
     ) -> list[Match]:
-        """The `limit` nearest notes of the world, or of `npcs` alone, by the graph; best first."""
+        """The `limit` best notes of the world, or of `npcs` alone, by the graph; best first."""
         found = self.passages(vector, max(NUM_PASSAGES, limit), npcs)
         matches = self._matches(*found, letters)
         return [match for match in matches if is_wanted(match.document)][:limit]

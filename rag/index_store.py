@@ -127,8 +127,10 @@ def _graph_name(passages: Sequence[str], embedder: Embedder) -> str:
 def _trigrams_name(documents: Sequence[Sequence[str]]) -> str:
     digest = hashlib.sha256(TrigramIndex.recipe.encode())
     for passages in documents:
-        for text in (*passages, ""):
-            digest.update(f"{text}\0".encode("utf-8", "surrogatepass"))
+        digest.update(f"{len(passages)}\n".encode())
+        for text in passages:
+            raw = text.encode("utf-8", "surrogatepass")
+            digest.update(f"{len(raw)}\n".encode() + raw)
     return digest.hexdigest()
 
 

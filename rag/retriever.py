@@ -15,7 +15,7 @@ from rag.scopes import Scene
 from rag.searchable import Note
 from runtime.encoder import PromptEncoder
 
-NUM_CANDIDATES = 8
+NUM_CANDIDATES = 12
 """Notes that are ranked; the prompt's budget decides how many of them are shown."""
 NOTE_TOKENS = 160
 """The budget of notes for a turn, where none is set."""
@@ -52,7 +52,7 @@ class Retriever:
         return Letters(text, self.calibration.letters)
 
     def notes(self, text: str, vector: Vector, scene: Scene, lang: Lang) -> list[Match]:
-        """Lore and model dialogues that may be told at `scene`, nearest first, far ones too.
+        """Lore and model dialogues that may be told at `scene`, best first, far ones too.
 
         `vector` is that of `text`.
         """
@@ -122,7 +122,7 @@ def note_text(note: Note, lang: Lang) -> str:
 def fitting_notes(
     matches: Sequence[Match], lang: Lang, encoder: PromptEncoder, budget: int
 ) -> list[Match]:
-    """The nearest of `matches` whose texts together take at most `budget` tokens."""
+    """The first of `matches` whose texts together take at most `budget` tokens."""
     chosen: list[Match] = []
     for match in matches:
         size = len(encoder.encode([note_text(match.document, lang)]))

@@ -23,6 +23,8 @@ _BITS = 22
 _FACTORS = tuple(np.uint32(factor) for factor in (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D))
 """Odd multipliers, one for each letter."""
 _SPACE = ord(" ")
+_MOST = 128
+"""Distinct trigrams of a line that are looked for; an ordinary one has thirty."""
 _SATURATION, _LENGTH_SHARE = 1.2, 0.75
 """BM25's k1 and b, as they usually are."""
 
@@ -51,7 +53,7 @@ class TrigramIndex:
     def scores(self, text: str, documents: npt.NDArray[np.int64]) -> Weights:
         """What the distinct trigrams of `text` weigh on average in each of `documents` [k]."""
         codes, is_inside = _codes(_padded(text))
-        wanted = np.unique(codes[is_inside])
+        wanted = np.unique(codes[is_inside])[:_MOST]  # in the order of their codes: any of them
         if not len(wanted) or not len(self.keys):
             return np.zeros(len(documents), np.float32)
         keys = (documents.astype(np.uint64)[:, None] << np.uint64(_BITS)) | wanted

@@ -303,9 +303,14 @@ class Engine:
             self._finish(sequence, FinishReason.STOP)
             return
         sequence.tokens.append(token)
-        piece = sequence.text.push(self._model.piece(token))
-        if piece and (text := sequence.take_due(piece)):
-            self._emit(sequence, Token(text))
+        if piece := sequence.text.push(self._model.piece(token)):
+            try:
+                text = sequence.take_due(piece)
+            except Exception as error:  # the caller's code: its error is the caller's
+                self._fail(sequence, error)
+                return
+            if text:
+                self._emit(sequence, Token(text))
         if sequence.text.is_stopped:
             self._finish(sequence, FinishReason.STOP)
         elif sequence.num_sampled >= sequence.request.sampling.max_tokens:

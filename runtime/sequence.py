@@ -39,9 +39,10 @@ class Request:
     tokens (at most MAX_DECISION_TOKENS) are appended before the reply is generated. Without it the
     reply follows the prompt at once. `deadline` is a time of `time.monotonic()`. Other
     requests too begin with the first so many tokens of the prompt as `prefixes` says, in rising
-    order and fewer than all of it. Text is told when `is_due` says so of what was sampled since
-    the last was, without it at once, and all of it before the reply's end: a reader who waits for
-    sentences need not be woken for every token, which takes a core from llama.cpp each time.
+    order and fewer than all of it. `is_due` gets each piece of text as it is sampled and says
+    whether what was not told yet is to be told now; without it, all is, and at the reply's end in
+    any case. A reader who waits for sentences need not be woken for every token, which takes a core
+    from llama.cpp each time. It runs on the engine's thread, as `on_state` does.
     """
 
     prompt: Sequence[int]
@@ -224,7 +225,7 @@ class EngineSequence:
     def take_due(self, text: str) -> str:
         """What is to be told now that `text` was sampled, possibly nothing."""
         self.untold += text
-        if self.request.is_due is not None and not self.request.is_due(self.untold):
+        if self.request.is_due is not None and not self.request.is_due(text):
             return ""
         return self.take_untold()
 

@@ -46,7 +46,7 @@ from server.schemas import (
     TokenEvent,
     UsageMeta,
 )
-from server.sentences import has_whole_sentence
+from server.sentences import SentenceWatch
 from server.sessions import SessionBusy, Sessions
 from server.turn import AskedTurn, read_turn
 from server.turn_prompt import BuiltPrompt, append_turn, build_prompt
@@ -293,7 +293,7 @@ class Dialogue:
             on_state,
             deadline=progress.deadline,
             prefixes=prompt.prefixes,
-            is_due=has_whole_sentence,
+            is_due=SentenceWatch(),
         )
 
     def _decide(self, prediction: Prediction, progress: Progress) -> Decision:
@@ -383,6 +383,7 @@ def _again(request: Request, decision: list[int]) -> Request:
         prompt=[*request.prompt, *decision],
         sampling=replace(sampling, temperature=temperature, seed=seed),
         on_state=None,
+        is_due=SentenceWatch(),
     )
 
 

@@ -65,6 +65,7 @@ async def predict(service: Service, body: PredictRequest) -> Prediction:
         body.gen_params.sampling(LINE_END),
         on_state,
         deadline=time.monotonic() + service.settings.deadline_ms / 1e3,
+        is_due=lambda _: False,
     )
     cleaner = ReplyCleaner()
     with loaded.in_use():

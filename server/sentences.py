@@ -2,15 +2,30 @@
 
 import re
 
-_END = re.compile(r"""[.!?。！？]+[…~]*["'”’」』)\]]*(?=\s)""")
+_END = re.compile(r"""(?<![.!?。！？])[.!?。！？]+[…~]*["'”’」』)\]]*(?=\s)""")
 """The end of a sentence, once white space follows: "3.5" has none, and "그게…" goes on."""
 CUT = "…"
 _LOOSE = " ,;:…"
 
 
-def has_whole_sentence(text: str) -> bool:
-    """Whether a sentence ends in `text`."""
-    return _END.search(text) is not None
+class SentenceWatch:
+    """Says of each piece of a line as it is sampled whether a sentence ends with it.
+
+    White space at the end is held back from `Sentences`, so it must be followed by something.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def __call__(self, piece: str) -> bool:
+        """Whether `piece` makes a sentence whole."""
+        self._held += piece
+        if not piece.strip() or not any(map(str.isspace, self._held)):
+            return False
+        ends = [match.end() for match in _END.finditer(self._held.rstrip())]
+        if ends:
+            self._held = self._held[ends[-1] :]
+        return bool(ends)
 
 
 class Sentences:

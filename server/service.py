@@ -118,6 +118,8 @@ def open_service(
         embedder = open_embedder(settings.embedder)
         embedder.hear(".")  # what it makes at its first call is made before the first player's
     retriever = open_retriever(settings, world, embedder, say)
+    if embedder is not None:
+        embedder.stand_back()
     loaded = open_loaded(settings, bundle)
     dialogue = Dialogue(
         engine=loaded.engine,

@@ -43,7 +43,7 @@ def run_calibrate(args: argparse.Namespace) -> None:
     if is_default:
         found = msgspec.structs.replace(found, embedder=NAME)
     write_whole(out, as_json(found))
-    print(f"wrote {out}: note {found.note}, same {found.same}")
+    print(f"wrote {out}: note {found.note}, same {found.same}, letters {found.letters}")
 
 
 def _uncalibrated() -> Path:

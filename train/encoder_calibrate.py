@@ -1,6 +1,6 @@
 """Measures what an encoder's cosines mean."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,9 +12,11 @@ from rag.calibration import Calibration
 from rag.documents import ANY
 from rag.embedder import Embedder
 from rag.index import NUM_BEST, Vector
+from rag.searchable import searchable
 from rag.trigrams import TrigramIndex
 from rag.world import World
-from train.encoder_data import Question
+from train.dataset import DatasetError
+from train.encoder_data import HELD_OUT, Question
 
 _NOTE_MISSES = 0.25
 """Share of held-out questions whose document may fall below the bound for notes."""
@@ -22,16 +24,20 @@ _USUAL = 60
 """Questions about a document, at most, where that is measured: the more there are the nearer the
 best of them is, and another world may have fewer.
 """
+_FEWEST = 2
 _SAME_ALARMS = 0.01
 """Share of held-out questions that may seem to mean the same as one about another document."""
-_LETTERS = (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24, 0.32)
+_LETTERS = (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24, 0.32, 0.48, 0.64)
 """Weights of letters that are tried."""
 
 Scores = npt.NDArray[np.float64]
 
 
 def calibrate(embedder: Embedder, world: World, questions: Sequence[Question]) -> Calibration:
-    """Bounds from how near the held-out `questions` are to the others."""
+    """Bounds from how near the held-out `questions` are to the others.
+
+    Raises DatasetError where there are too few of them.
+    """
     found = _Nearness.of(embedder, world, questions)
     letters = max(_LETTERS, key=found.mean_reciprocal_rank)
     return Calibration(
@@ -67,6 +73,12 @@ class _Nearness:
         rest = [question for question in questions if not question.is_held_out]
         told = {question.about for question in rest}
         held = [question for question in held if question.about in told]
+        if len(told) < _FEWEST or not held:
+            raise DatasetError(
+                f"{len(rest)} questions about {len(told)} documents to learn from and {len(held)} "
+                f"to measure with; write {_FEWEST * HELD_OUT} at least about each of {_FEWEST} "
+                "documents (`type: questions`)"
+            )
         asked = embedder.encode([question.text for question in held])
         known = embedder.encode([question.text for question in rest])
         about = np.array([question.about for question in rest])
@@ -87,14 +99,11 @@ class _Nearness:
             lead[is_own] += _best(of_it[is_own, :_USUAL])
             is_other = is_own_npc[:, place] & ~is_own
             alike = np.where(is_other, np.maximum(alike, of_it.max(axis=1)), alike)
-        trigrams = TrigramIndex.of(
-            [[question.text for question in rest if question.about == name] for name in documents]
-        )
-        every = np.arange(len(documents))
+        trigrams, rows = _served_trigrams(world, documents, {question.text for question in held})
         return cls(
             centre=centre,
             cosines=cosines,
-            letters=np.array([trigrams.scores(question.text, every) for question in held]),
+            letters=np.array([trigrams.scores(question.text, rows) for question in held]),
             own=own,
             may_find=is_own_npc | (npcs == ANY),
             lead=lead,
@@ -117,6 +126,18 @@ class _Nearness:
     def same(self) -> float:
         """No more than _SAME_ALARMS come so near to a question about another document."""
         return float(np.quantile(self.alike, 1 - _SAME_ALARMS))
+
+
+def _served_trigrams(
+    world: World, documents: Sequence[str], held_out: Collection[str]
+) -> tuple[TrigramIndex, npt.NDArray[np.int64]]:
+    """The trigrams of a world's notes without what is held out, and the rows of `documents`."""
+    content = searchable(world.documents)
+    names = list(dict.fromkeys(passage.document.id for passage in content.notes))
+    kept = [
+        [text for text in passages if text not in held_out] for passages in content.by_document()
+    ]
+    return TrigramIndex.of(kept), np.array([names.index(name) for name in documents])
 
 
 def _best(cosines: Vector) -> Vector:

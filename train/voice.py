@@ -3,7 +3,7 @@
 A response is scored as it stands, and once more with all that comes before `<STATE>` as another
 NPC, or another state of the game, would have it; the labelled decision and the response stay the
 same. What a state changes is mostly told by the decision, though, so both states are also compared
-as serving shows them: each with the decision that the heads make in it.
+with the decisions that the heads make in them (after the labelled decisions of the turns before).
 """
 
 from collections import defaultdict

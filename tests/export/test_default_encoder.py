@@ -107,8 +107,10 @@ def test_a_build_that_is_there_and_whole_is_left_alone(tmp_path: Path) -> None:
 def test_a_vector_depends_on_its_text_alone(tmp_path: Path) -> None:
     build(tmp_path / "encoder")
     embedder = OnnxEmbedder(tmp_path / "encoder")
-    texts = ["the lamp", "a boat of the salt keeper", "가나다"]
-    together = embedder.encode(texts)
+    texts = [f"{text} {n}" for n in range(8) for text in ("the lamp", "a boat", "가나다 라")]
+    together = embedder.encode(texts)  # by all cores
+    embedder.stand_back()
+    np.testing.assert_array_equal(together, embedder.encode(texts))
     alone = np.concatenate([embedder.encode([text]) for text in texts])
     np.testing.assert_array_equal(together, alone)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)

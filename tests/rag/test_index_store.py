@@ -49,7 +49,7 @@ def answers(index: WorldIndex) -> list[object]:
     """What an index says to some questions, by both searches."""
     texts = [*ASKED, "tale 3", "burn"]
     return [
-        [(match.document.id, round(match.score, 5), match.passage) for match in matches]
+        [(m.document.id, round(m.score, 5), m.passage, round(m.letters, 6)) for m in matches]
         for text, vector in zip(texts, GramEmbedder().encode(texts), strict=True)
         for letters in (Letters(), Letters(text, 0.1))
         for matches in (
@@ -342,6 +342,17 @@ def test_a_graph_made_by_all_cores_finds_the_same(
 def test_a_world_without_notes_has_an_index_too(tmp_path: Path, documents: list[Document]) -> None:
     assert len(reopen(tmp_path, documents)[0]) == len(documents)
     assert reopen(tmp_path, documents) == ([], False)
+
+
+def test_trigrams_of_other_passages_are_not_used(folder: Path) -> None:
+    change_record(folder, trigrams="0" * 64)
+    assert reopen(folder) == ([], False)
+    assert json.loads((folder / RECORD).read_bytes())["trigrams"] != "0" * 64
+
+
+def test_the_same_texts_in_other_documents_have_other_trigrams(folder: Path) -> None:
+    split = [*DOCUMENTS[:-2], Questions(id="q", about="mina.1", questions=ASKED), DOCUMENTS[-1]]
+    assert reopen(folder, split)[0] == []
 
 
 def test_each_world_and_encoder_has_a_folder_of_its_own_in_the_cache(

@@ -1,5 +1,6 @@
 """BM25 of character trigrams, against the formula worked out letter by letter."""
 
+import random
 from collections import Counter
 from math import log
 
@@ -55,9 +56,24 @@ def test_documents_are_asked_for_in_any_order() -> None:
     assert index.scores("the lamp", np.array([], np.int64)).shape == (0,)
 
 
-@pytest.mark.parametrize("text", ["", "  ", "\ud800", "\0"])
+@pytest.mark.parametrize("text", ["", "  ", "\n"])
 def test_a_text_without_letters_shares_none(text: str) -> None:
-    assert not TrigramIndex.of(DOCUMENTS).scores(text, EVERY).any()
+    assert not TrigramIndex.of([*DOCUMENTS, [text]]).scores(text, np.arange(6)).any()
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\0"])
+def test_any_character_may_be_a_letter(text: str) -> None:
+    found = TrigramIndex.of([*DOCUMENTS, [text]]).scores(text, np.arange(6))
+    assert found.argmax() == 5
+    assert found[:5].max() == 0 < found[5]
+
+
+def test_of_a_long_text_some_trigrams_stand_for_all() -> None:
+    rng = random.Random(0)
+    words = ["".join(rng.choices("abcdefghij", k=6)) for _ in range(400)]
+    index = TrigramIndex.of([words[:200], words[200:]])
+    first, second = index.scores(" ".join(words[:200]), np.arange(2))
+    assert first > 2 * second
 
 
 @pytest.mark.parametrize("documents", [[], [[]], [[""]]])

@@ -296,3 +296,18 @@ def test_state_that_somebody_else_wrote_is_read_up_to_its_first_flaw(
 def test_a_prompt_that_tells_nothing_is_read_as_that() -> None:
     assert read_last_turn([Special.SYS, "who?", Special.STATE]) == ("", "", {})
     assert read_last_turn([Special.SYS, " npc_id=okbun \nname=옥분"]) == ("okbun", "", {})
+
+
+def test_a_copy_goes_on_without_the_original() -> None:
+    original = Transcript()
+    turn = Turn("Hello.", {"trust": 0.5}, "A lamp.", notes=["The wick."])
+    original.open_turn(turn)
+    copied = original.copy()
+    assert copied == original
+    assert [copied.open_turn(turn), original.copy().open_turn(turn)] == [
+        [Special.PLAYER, "Hello.", Special.STATE]
+    ] * 2
+    copied.open_turn(Turn("And?", {"trust": 0.6}, "No lamp.", notes=["The oil."]))
+    assert copied != original
+    again = Turn("And?", {"trust": 0.6}, "No lamp.", notes=["The oil."])
+    assert len(original.open_turn(again)) > len([Special.PLAYER, "And?", Special.STATE])
