@@ -32,6 +32,8 @@ GRAPH_LINKS, GRAPH_EFFORT, SEARCH_EFFORT = 16, 200, 400
 """hnswlib's M, ef_construction and ef. Of the ten nearest of 115,000 passages an ef of 128 finds
 0.975 and one of 400 finds 0.993, in 0.2 and 0.4 ms (`persona bench rag`).
 """
+_NUM_RANKED = 24
+"""Documents, those with the nearest passages, of which letters are compared."""
 _FEW_ROWS = 4_096
 """Up to so many allowed passages comparing them all is faster than a filtered walk of the graph."""
 
@@ -146,7 +148,7 @@ class WorldIndex:
         if wanted:
             kept = wanted(self._document_rows[numbers])
             numbers, cosines = numbers[kept], cosines[kept]
-        return self._matches(*_largest(numbers, cosines, NUM_PASSAGES), letters)[:limit]
+        return self._matches(*_largest(numbers, cosines, NUM_PASSAGES), limit, letters)
 
     def those(self, is_wanted: Callable[[Note], bool]) -> Wanted:
         """The documents of which `is_wanted` says so, one by one."""
@@ -162,7 +164,7 @@ class WorldIndex:
     ) -> list[Match]:
         """The `limit` best notes of the world, or of `npcs` alone, by the graph; best first."""
         found = self.passages(vector, max(NUM_PASSAGES, limit), npcs)
-        matches = self._matches(*found, letters)
+        matches = self._matches(*found, len(found[0]), letters)
         return [match for match in matches if is_wanted(match.document)][:limit]
 
     def passages(
@@ -221,7 +223,7 @@ class WorldIndex:
         shifts = np.repeat(starts - counts.cumsum() + counts, counts)
         return self._by_row[np.arange(len(shifts)) + shifts], counts
 
-    def _matches(self, numbers: Rows, cosines: Vector, letters: Letters) -> list[Match]:
+    def _matches(self, numbers: Rows, cosines: Vector, limit: int, letters: Letters) -> list[Match]:
         """Documents by the mean of their best passages among the ranked ones, and by letters."""
         best: dict[int, list[float]] = {}
         nearest: dict[int, int] = {}
@@ -234,17 +236,25 @@ class WorldIndex:
             elif len(found) < NUM_BEST:
                 found.append(value)
         shared = dict.fromkeys(best, 0.0)
-        if letters.weight and best:
-            rows = sorted(best)  # which are found faster in order
-            weights = letters.weight * self._trigrams.scores(letters.text, np.array(rows))
-            shared = dict(zip(rows, weights.tolist(), strict=True))
-        matches = []
+        if letters.weight:
+            first = list(best)[:_NUM_RANKED]
+            weights = letters.weight * self._trigrams.scores(letters.text, first)
+            shared |= zip(first, weights.tolist(), strict=True)
+        scores: list[tuple[float, int, int, float]] = []
         for at, found in best.items():
             count = min(NUM_BEST, num_passages[at])
             score = (sum(found) + values[-1] * (count - len(found))) / count
-            passage = self._notes[nearest[at]].text
-            matches.append(Match(self._documents[at], score, passage, found[0], shared[at]))
-        return sorted(matches, key=lambda match: -(match.score + match.letters))
+            scores.append((-(score + shared[at]), len(scores), at, score))
+        return [
+            Match(
+                self._documents[at],
+                score,
+                self._notes[nearest[at]].text,
+                best[at][0],
+                shared[at],
+            )
+            for _, _, at, score in sorted(scores)[:limit]
+        ]
 
 
 def make_graph(vectors: Vectors, num_threads: int) -> hnswlib.Index:

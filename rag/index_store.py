@@ -99,7 +99,7 @@ def open_index(
     if graph is None:
         graph = make_graph(vectors[:num_notes], -1 if num_notes >= _MANY else 1)
     passages = content.by_document()
-    trigrams_name = _trigrams_name(passages)
+    trigrams_name = _trigrams_name(passages, dict(zip(texts, names, strict=True)))
     trigrams = kept.load_trigrams(trigrams_name) if kept else None
     are_trigrams_new = trigrams is None
     if trigrams is None:
@@ -124,14 +124,9 @@ def _graph_name(passages: Sequence[str], embedder: Embedder) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _trigrams_name(documents: Sequence[Sequence[str]]) -> str:
-    digest = hashlib.sha256(TrigramIndex.recipe.encode())
-    for passages in documents:
-        digest.update(f"{len(passages)}\n".encode())
-        for text in passages:
-            raw = text.encode("utf-8", "surrogatepass")
-            digest.update(f"{len(raw)}\n".encode() + raw)
-    return digest.hexdigest()
+def _trigrams_name(documents: Sequence[Sequence[str]], hash_of: Mapping[str, str]) -> str:
+    lines = (" ".join(hash_of[text] for text in passages) for passages in documents)
+    return hashlib.sha256("\n".join((TrigramIndex.recipe, *lines)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +161,7 @@ class _Kept:
         try:
             _verify(path, self.record.trigrams_sha256)
             with np.load(path, allow_pickle=False) as arrays:
-                return TrigramIndex(arrays["keys"], arrays["weights"])
+                return TrigramIndex(arrays["starts"], arrays["codes"], arrays["weights"])
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             logger.warning("%s is made again: %s", path, error)
             return None
@@ -247,7 +242,8 @@ def _write(folder: Path, made: _Made) -> None:
             np.save(file, made.vectors)
         _save_graph(made.graph, beside[GRAPH])
         with beside[TRIGRAMS].open("wb") as file:
-            np.savez(file, keys=made.trigrams.keys, weights=made.trigrams.weights)
+            trigrams = made.trigrams
+            np.savez(file, starts=trigrams.starts, codes=trigrams.codes, weights=trigrams.weights)
         record = _Record(
             format=FORMAT,
             embedder=made.embedder,

@@ -14,12 +14,16 @@ import numpy.typing as npt
 
 from heads.ngrams import words_of
 
-Keys = npt.NDArray[np.uint64]
+Rows = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint32]
+Halves = npt.NDArray[np.float16]
 Weights = npt.NDArray[np.float32]
 
 _BITS = 22
-"""Of a trigram's code: four million, for the tens of thousands that a world's languages have."""
+_CODES = 1 << _BITS
+"""Four million trigrams can be told apart; the languages of a world have tens of thousands."""
+MOST_DOCUMENTS = 1 << (32 - _BITS)
+"""That can be asked about at once."""
 _FACTORS = tuple(np.uint32(factor) for factor in (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D))
 """Odd multipliers, one for each letter."""
 _SPACE = ord(" ")
@@ -31,10 +35,14 @@ _SATURATION, _LENGTH_SHARE = 1.2, 0.75
 
 @dataclass(frozen=True, slots=True)
 class TrigramIndex:
-    """`keys` [n], sorted: a document's number, then a trigram's code; `weights` [n]: its BM25."""
+    """For each document its trigrams' `codes`, sorted, and their `weights`: the BM25 of each.
 
-    keys: Keys
-    weights: Weights
+    Document d has those from `starts[d]` to `starts[d + 1]`: int64 [documents + 1].
+    """
+
+    starts: Rows
+    codes: Codes
+    weights: Halves
 
     recipe: ClassVar[str] = "1"
     """Of codes and weights: another one makes another index of the same passages."""
@@ -45,23 +53,40 @@ class TrigramIndex:
         lines = [[_padded(text) for text in texts] for texts in documents]
         sizes = [sum(map(len, texts)) for texts in lines]
         codes, is_inside = _codes("".join(line for texts in lines for line in texts))
-        document_of = np.repeat(np.arange(len(lines), dtype=np.uint64), sizes)[: len(codes)]
-        found = (document_of[is_inside] << np.uint64(_BITS)) | codes[is_inside]
+        place = np.repeat(np.arange(len(lines), dtype=np.uint64), sizes)[: len(codes)]
+        found = (place[is_inside] << np.uint64(_BITS)) | codes[is_inside]
         keys, counts = np.unique(found, return_counts=True)
-        return cls(keys, _bm25(keys, counts, len(lines)))
+        document_of = (keys >> np.uint64(_BITS)).astype(np.int64)
+        kept = (keys & np.uint64(_CODES - 1)).astype(np.uint32)
+        starts = np.searchsorted(document_of, np.arange(len(lines) + 1))
+        return cls(starts, kept, _bm25(document_of, kept, counts, len(lines)))
 
-    def scores(self, text: str, documents: npt.NDArray[np.int64]) -> Weights:
-        """What the distinct trigrams of `text` weigh on average in each of `documents` [k]."""
+    def scores(self, text: str, documents: Sequence[int]) -> Weights:
+        """What the distinct trigrams of `text` weigh on average in each of `documents` [k].
+
+        At most MOST_DOCUMENTS.
+        """
         codes, is_inside = _codes(_padded(text))
         wanted = np.unique(codes[is_inside])[:_MOST]  # in the order of their codes: any of them
-        if not len(wanted) or not len(self.keys):
+        number, rows = self._rows(documents)
+        if not len(wanted) or not len(rows):
             return np.zeros(len(documents), np.float32)
-        keys = (documents.astype(np.uint64)[:, None] << np.uint64(_BITS)) | wanted
-        rows = np.searchsorted(self.keys, keys)
-        rows[rows == len(self.keys)] = 0
-        found = np.where(self.keys[rows] == keys, self.weights[rows], np.float32(0))
-        means: Weights = found.mean(axis=1)
+        # brought together first: to search in all of a large world is to wait for its memory
+        known = self.codes[rows] | number << np.uint32(_BITS)
+        keys = np.arange(len(documents), dtype=np.uint32)[:, None] << np.uint32(_BITS) | wanted
+        places = np.searchsorted(known, keys)
+        places[places == len(known)] = 0
+        weights = self.weights[rows[places]].astype(np.float32)
+        means: Weights = np.where(known[places] == keys, weights, np.float32(0)).mean(axis=1)
         return means
+
+    def _rows(self, documents: Sequence[int]) -> tuple[Codes, Rows]:
+        """For every trigram of `documents`: whose it is, by its place there, and its row."""
+        chosen = np.array(documents, np.int64)
+        starts, sizes = self.starts[chosen], self.starts[chosen + 1] - self.starts[chosen]
+        number = np.repeat(np.arange(len(chosen), dtype=np.uint32), sizes)
+        shifts = starts - (sizes.cumsum() - sizes)
+        return number, shifts[number] + np.arange(len(number))
 
 
 def _padded(text: str) -> str:
@@ -74,19 +99,15 @@ def _codes(text: str) -> tuple[Codes, npt.NDArray[np.bool_]]:
     letters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     first, middle, last = letters[:-2], letters[1:-1], letters[2:]
     mixed = first * _FACTORS[0] + middle * _FACTORS[1] + last * _FACTORS[2]
-    return (mixed ^ mixed >> np.uint32(15)) & np.uint32((1 << _BITS) - 1), middle != _SPACE
+    return (mixed ^ mixed >> np.uint32(15)) & np.uint32(_CODES - 1), middle != _SPACE
 
 
-def _bm25(keys: Keys, counts: npt.NDArray[np.int64], num_documents: int) -> Weights:
+def _bm25(document_of: Rows, codes: Codes, counts: Rows, num_documents: int) -> Halves:
     """The weight of each trigram in its document, which has it `counts` times."""
-    codes = (keys & np.uint64((1 << _BITS) - 1)).astype(np.int64)
-    document_of = (keys >> np.uint64(_BITS)).astype(np.int64)
     lengths = np.bincount(document_of, counts, num_documents)
     having = np.bincount(codes)[codes]
     rarity = np.log1p((num_documents - having + 0.5) / (having + 0.5))
     usual = lengths.mean() if num_documents else 1.0
     long = 1 - _LENGTH_SHARE + _LENGTH_SHARE * lengths[document_of] / (usual or 1.0)
-    weights: Weights = (rarity * counts * (_SATURATION + 1) / (counts + _SATURATION * long)).astype(
-        np.float32
-    )
-    return weights
+    weights = rarity * counts * (_SATURATION + 1) / (counts + _SATURATION * long)
+    return weights.astype(np.float16)

@@ -130,14 +130,14 @@ class _Nearness:
 
 def _served_trigrams(
     world: World, documents: Sequence[str], held_out: Collection[str]
-) -> tuple[TrigramIndex, npt.NDArray[np.int64]]:
+) -> tuple[TrigramIndex, list[int]]:
     """The trigrams of a world's notes without what is held out, and the rows of `documents`."""
     content = searchable(world.documents)
     names = list(dict.fromkeys(passage.document.id for passage in content.notes))
     kept = [
         [text for text in passages if text not in held_out] for passages in content.by_document()
     ]
-    return TrigramIndex.of(kept), np.array([names.index(name) for name in documents])
+    return TrigramIndex.of(kept), [names.index(name) for name in documents]
 
 
 def _best(cosines: Vector) -> Vector:

@@ -16,7 +16,7 @@ DOCUMENTS = [
     [],
     ["lamp"],
 ]
-EVERY = np.arange(len(DOCUMENTS))
+EVERY = range(len(DOCUMENTS))
 
 
 def trigrams(text: str) -> list[str]:
@@ -45,25 +45,25 @@ def by_hand(text: str, documents: list[list[str]]) -> list[float]:
 )
 def test_the_score_is_the_mean_weight_of_the_distinct_trigrams(text: str) -> None:
     found = TrigramIndex.of(DOCUMENTS).scores(text, EVERY)
-    np.testing.assert_allclose(found, by_hand(text, DOCUMENTS), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found, by_hand(text, DOCUMENTS), rtol=1e-3, atol=1e-6)
 
 
-def test_documents_are_asked_for_in_any_order() -> None:
-    index = TrigramIndex.of(DOCUMENTS)
-    every = index.scores("the lamp", EVERY)
-    some = np.array([4, 0, 2])
-    np.testing.assert_array_equal(index.scores("the lamp", some), every[some])
-    assert index.scores("the lamp", np.array([], np.int64)).shape == (0,)
+def test_some_documents_have_the_scores_that_they_have_among_all() -> None:
+    index = TrigramIndex.of([*DOCUMENTS, []])
+    every = index.scores("the lamp", range(6))
+    for some in ([0, 2, 4], [3], [1, 3, 5], [4, 5]):
+        np.testing.assert_array_equal(index.scores("the lamp", some), every[some])
+    assert index.scores("the lamp", []).shape == (0,)
 
 
 @pytest.mark.parametrize("text", ["", "  ", "\n"])
 def test_a_text_without_letters_shares_none(text: str) -> None:
-    assert not TrigramIndex.of([*DOCUMENTS, [text]]).scores(text, np.arange(6)).any()
+    assert not TrigramIndex.of([*DOCUMENTS, [text]]).scores(text, range(6)).any()
 
 
 @pytest.mark.parametrize("text", ["\ud800", "\0"])
 def test_any_character_may_be_a_letter(text: str) -> None:
-    found = TrigramIndex.of([*DOCUMENTS, [text]]).scores(text, np.arange(6))
+    found = TrigramIndex.of([*DOCUMENTS, [text]]).scores(text, range(6))
     assert found.argmax() == 5
     assert found[:5].max() == 0 < found[5]
 
@@ -72,18 +72,18 @@ def test_of_a_long_text_some_trigrams_stand_for_all() -> None:
     rng = random.Random(0)
     words = ["".join(rng.choices("abcdefghij", k=6)) for _ in range(400)]
     index = TrigramIndex.of([words[:200], words[200:]])
-    first, second = index.scores(" ".join(words[:200]), np.arange(2))
+    first, second = index.scores(" ".join(words[:200]), range(2))
     assert first > 2 * second
 
 
 @pytest.mark.parametrize("documents", [[], [[]], [[""]]])
 def test_of_a_world_without_notes_nothing_is_known(documents: list[list[str]]) -> None:
     index = TrigramIndex.of(documents)
-    assert not index.scores("the lamp", np.arange(len(documents))).any()
+    assert not index.scores("the lamp", range(len(documents))).any()
 
 
 def test_inflected_korean_is_found() -> None:
     salt, bell = TrigramIndex.of([["소금밭을 지키는 할머니"], ["종을 치는 아이"]]).scores(
-        "소금밭에서 봤어요", np.arange(2)
+        "소금밭에서 봤어요", range(2)
     )
     assert salt > bell == 0
