@@ -50,6 +50,7 @@ from server.line_check import LineCheck
 from server.pipeline import OVERLAP
 from server.progress import Progress as TurnProgress
 from server.schemas import AskRequest
+from server.sentences import SentenceWatch
 from server.turn import AskedTurn, read_turn
 
 MAX_LOAD_S = 3.0
@@ -299,10 +300,13 @@ class _Rules:
     def _say(self, reply: str, turn: AskedTurn) -> None:
         banned, examples = self.triggers.banned(turn.scene), self.world.validate(turn.scene)
         check, line = LineCheck(banned, examples, self.retriever), Line()
-        for at in range(0, len(reply), TOKEN_LENGTH):
-            for sentence in line.push(reply[at : at + TOKEN_LENGTH]):
-                check.by_words(line.text[-OVERLAP:] + sentence)
-                line.release(sentence)
+        is_due, told = SentenceWatch(), 0  # as the engine tells it
+        for at in range(TOKEN_LENGTH, len(reply) + TOKEN_LENGTH, TOKEN_LENGTH):
+            if is_due(reply[at - TOKEN_LENGTH : at]) or at >= len(reply):
+                for sentence in line.push(reply[told:at]):
+                    check.by_words(line.text[-OVERLAP:] + sentence)
+                    line.release(sentence)
+                told = at
         check.by_words(line.text[-OVERLAP:] + line.finish(is_cut=False))
 
 

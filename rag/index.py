@@ -32,7 +32,7 @@ GRAPH_LINKS, GRAPH_EFFORT, SEARCH_EFFORT = 16, 200, 400
 """hnswlib's M, ef_construction and ef. Of the ten nearest of 115,000 passages an ef of 128 finds
 0.975 and one of 400 finds 0.993, in 0.2 and 0.4 ms (`persona bench rag`).
 """
-_NUM_RANKED = 24
+_NUM_RANKED = 16
 """Documents, those with the nearest passages, of which letters are compared."""
 _FEW_ROWS = 4_096
 """Up to so many allowed passages comparing them all is faster than a filtered walk of the graph."""

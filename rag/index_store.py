@@ -27,6 +27,7 @@ from rag.embedder import Embedder, Vectors
 from rag.index import GRAPH_EFFORT, GRAPH_LINKS, WorldIndex, make_graph
 from rag.searchable import searchable
 from rag.trigrams import TrigramIndex
+from runtime.host import without_collections
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ def index_folder(world: Path, embedder_id: str) -> Path:
     return cache_folder() / "indexes" / hashlib.sha256(key.encode()).hexdigest()[:20]
 
 
+@without_collections()
 def open_index(
     documents: Sequence[Document],
     embedder: Embedder,

@@ -3,6 +3,8 @@
 import ctypes
 import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _M_ARENA_MAX = -8  # malloc.h of glibc
@@ -38,6 +40,18 @@ def set_aside_what_is_loaded() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """Keeps Python's garbage collector from looking for garbage where much is made to stay."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def has_set_aside() -> bool:

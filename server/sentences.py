@@ -4,6 +4,7 @@ import re
 
 _END = re.compile(r"""(?<![.!?。！？])[.!?。！？]+[…~]*["'”’」』)\]]*(?=\s)""")
 """The end of a sentence, once white space follows: "3.5" has none, and "그게…" goes on."""
+_MARK = re.compile("[.!?。！？]")
 CUT = "…"
 _LOOSE = " ,;:…"
 
@@ -16,15 +17,19 @@ class SentenceWatch:
 
     def __init__(self) -> None:
         self._held = ""
+        """From the piece on that brought a mark, as long as no sentence has ended with it."""
 
     def __call__(self, piece: str) -> bool:
         """Whether `piece` makes a sentence whole."""
+        if not self._held and not _MARK.search(piece):
+            return False  # nearly always
         self._held += piece
-        if not piece.strip() or not any(map(str.isspace, self._held)):
+        if not piece.strip():
             return False
         ends = [match.end() for match in _END.finditer(self._held.rstrip())]
         if ends:
-            self._held = self._held[ends[-1] :]
+            rest = self._held[ends[-1] :]
+            self._held = rest if _MARK.search(rest) else ""
         return bool(ends)
 
 

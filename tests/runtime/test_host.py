@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from runtime.host import has_set_aside, set_aside_what_is_loaded
+from runtime.host import has_set_aside, set_aside_what_is_loaded, without_collections
 
 THREADS = """
 import ctypes, threading
@@ -64,3 +64,16 @@ def test_what_is_set_aside_is_not_collected_until_it_is_set_aside_anew() -> None
     finally:
         gc.unfreeze()
     assert not has_set_aside()
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_the_collector_rests_meanwhile_and_is_afterwards_as_it_was(is_enabled: bool) -> None:
+    before = gc.isenabled()
+    try:
+        (gc.enable if is_enabled else gc.disable)()
+        with pytest.raises(KeyError), without_collections():
+            assert not gc.isenabled()
+            raise KeyError
+        assert gc.isenabled() == is_enabled
+    finally:
+        (gc.enable if before else gc.disable)()
