@@ -76,7 +76,7 @@ def _add_bundle(parser: argparse.ArgumentParser) -> None:
     add("--embedder", default=DEFAULT, help="what finds notes: `default`, a folder, `none`")
     add("--untuned", type=Path, metavar="GGUF", help="the base without training, to compare with")
     add("--examples", type=int, default=0, metavar="N", help="that the base is shown first")
-    add("--voice", type=int, default=0, metavar="N", help="conversations to read in other places, five times each")
+    add("--voice", type=int, default=0, metavar="N", help="conversations to read elsewhere too")
     add("--replies", type=int, default=80, metavar="N", help="lines to generate (default: 80)")
     add("--no-decision", action="store_true", help="lines without the decision's words before them")
     add("--seed", type=int, default=0, help="of the first line; the next has the next")
