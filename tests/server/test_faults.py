@@ -12,7 +12,7 @@ import pytest
 from rag.documents import NpcPersona
 from rag.world import World
 from runtime.errors import DecodeError
-from runtime.sequence import Done, Event, FinishReason, State, Token
+from runtime.sequence import Done, FinishReason, State
 from server.service import Service
 from tests.server.serving import (
     PATIENCE_S,
@@ -190,15 +190,18 @@ def test_a_deadline_after_the_state_replaces_words_only(
 def test_a_deadline_midway_leaves_what_was_said(
     tiny_service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.llama_backend.LlamaModel.piece", lambda _, token: b"so ")
+    said: list[int] = []
 
-    def after_a_word(event: Event) -> None:
-        if isinstance(event, Token):
+    def say(_: object, token: int) -> bytes:
+        said.append(token)
+        if len(said) == 2:
             clock.pass_deadline()
+        return b"so "
 
-    Spy.on(monkeypatch).on_event = after_a_word
+    monkeypatch.setattr("runtime.llama_backend.LlamaModel.piece", say)
     with client_of(tiny_service) as client:
         answer = client.post("/ask", json=ask_body()).json()
+    assert len(said) == 2
     assert answer["text"] == "so…"
     assert (answer["meta"]["text_source"], answer["meta"]["truncated"]) == ("model", True)
 
