@@ -184,10 +184,7 @@ export interface ExplainedNote {
   score: number;
   /** What the letters that it shares with the line add where notes are ranked. */
   letters: number;
-  /**
-   * How much nearer that is than anything is; shown from `note_threshold` on, or where the
-   * nearest passage means the same as what was said.
-   */
+  /** How much nearer that is than anything is; shown from `note_threshold` on, or where the nearest passage means the same as what was said. */
   lead: number;
   /** The passage that comes nearest. */
   nearest_passage: string;
