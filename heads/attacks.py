@@ -81,7 +81,7 @@ class AttackDetector:
         """Of what its logits depend on: another one means something else by them."""
         self.logit = lru_cache(_REMEMBERED)(self._logit)
         self._index = HashIndex(np.frombuffer(detector.keys, "<u4").astype(np.uint32))
-        self._weights = np.frombuffer(detector.weights, "<f2").astype(float)
+        self._weights = np.frombuffer(detector.weights, "<f2").astype(np.float32)
         self._bias = detector.bias
 
     def score(self, text: str) -> float:

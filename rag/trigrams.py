@@ -27,8 +27,9 @@ MOST_DOCUMENTS = 1 << (32 - _BITS)
 _FACTORS = tuple(np.uint32(factor) for factor in (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D))
 """Odd multipliers, one for each letter."""
 _SPACE = ord(" ")
-_MOST = 128
-"""Distinct trigrams of a line that are looked for; an ordinary one has thirty."""
+_MOST = 256
+"""Trigrams of a line that are looked for, spread over all of it; a usual line has thirty."""
+_NOTHING = np.float16(0)
 _SATURATION, _LENGTH_SHARE = 1.2, 0.75
 """BM25's k1 and b, as they usually are."""
 
@@ -62,31 +63,29 @@ class TrigramIndex:
         return cls(starts, kept, _bm25(document_of, kept, counts, len(lines)))
 
     def scores(self, text: str, documents: Sequence[int]) -> Weights:
-        """What the distinct trigrams of `text` weigh on average in each of `documents` [k].
+        """What the trigrams of `text` weigh on average in each of `documents` [k].
 
-        At most MOST_DOCUMENTS.
+        At most MOST_DOCUMENTS. Of a long text some stand for all.
         """
         codes, is_inside = _codes(_padded(text))
-        wanted = np.unique(codes[is_inside])[:_MOST]  # in the order of their codes: any of them
-        number, rows = self._rows(documents)
-        if not len(wanted) or not len(rows):
+        wanted = codes[is_inside]
+        wanted = wanted[:: 1 + len(wanted) // _MOST]
+        parts = [slice(*self.starts[document : document + 2].tolist()) for document in documents]
+        sizes = [part.stop - part.start for part in parts]
+        if not len(wanted) or not any(sizes):
             return np.zeros(len(documents), np.float32)
         # brought together first: to search in all of a large world is to wait for its memory
-        known = self.codes[rows] | number << np.uint32(_BITS)
-        keys = np.arange(len(documents), dtype=np.uint32)[:, None] << np.uint32(_BITS) | wanted
+        known = np.concatenate([self.codes[part] for part in parts])
+        weights = np.concatenate([self.weights[part] for part in parts])
+        number = np.arange(len(documents), dtype=np.uint32) << np.uint32(_BITS)
+        known |= np.repeat(number, sizes)
+        keys = number[:, None] | wanted
         places = np.searchsorted(known, keys)
         places[places == len(known)] = 0
-        weights = self.weights[rows[places]].astype(np.float32)
-        means: Weights = np.where(known[places] == keys, weights, np.float32(0)).mean(axis=1)
+        is_found = known[places] == keys
+        found = np.where(is_found, weights[places], _NOTHING)
+        means: Weights = found.mean(axis=1, dtype=np.float32)
         return means
-
-    def _rows(self, documents: Sequence[int]) -> tuple[Codes, Rows]:
-        """For every trigram of `documents`: whose it is, by its place there, and its row."""
-        chosen = np.array(documents, np.int64)
-        starts, sizes = self.starts[chosen], self.starts[chosen + 1] - self.starts[chosen]
-        number = np.repeat(np.arange(len(chosen), dtype=np.uint32), sizes)
-        shifts = starts - (sizes.cumsum() - sizes)
-        return number, shifts[number] + np.arange(len(number))
 
 
 def _padded(text: str) -> str:
