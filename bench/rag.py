@@ -284,7 +284,7 @@ class _Rules:
         check_gate(turn, None, self.world, said or meant)
         self.watch.lap("gate")
         ranked = self.retriever.notes(turn.utterance, vector, turn.scene, turn.lang)
-        self.retriever.near(ranked, vector)
+        self.retriever.weighed(ranked, vector)
         self.watch.lap("notes")
         self._decide(prediction, TurnProgress(turn, heard=heard, index=self.retriever.index))
         self.watch.lap("decide")

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from heads.spec import Unit
-from rag.embedder import USE, EmbedderError, encoder_folder
+from rag.embedder import USE, EmbedderError, Version, encoder_folder
 
 FORMAT = 1
 CALIBRATION = "calibration.json"
@@ -43,7 +43,7 @@ def read_calibration(name_or_folder: str, embedder_id: str) -> Calibration:
     path = encoder_folder(name_or_folder) / CALIBRATION
     try:
         raw = path.read_bytes()
-        version = msgspec.json.decode(raw, type=_Version).format
+        version = msgspec.json.decode(raw, type=Version).format
         if version != FORMAT:
             raise EmbedderError(path, f"a calibration of format {FORMAT}", f"format {version}", FIT)
         calibration = msgspec.json.decode(raw, type=Calibration)
@@ -55,10 +55,6 @@ def read_calibration(name_or_folder: str, embedder_id: str) -> Calibration:
     if calibration.embedder != embedder_id:
         raise EmbedderError(path, f"a calibration of {embedder_id}", calibration.embedder, FIT)
     return calibration
-
-
-class _Version(msgspec.Struct):
-    format: int
 
 
 USE_NOTE, USE_SAME, USE_LETTERS = 0.436, 0.8075, 0.32

@@ -107,9 +107,9 @@ def run_search(args: argparse.Namespace) -> int:
     else:
         matches = index.search(vector, args.limit, letters=letters)
     table = Table("document", "score", "letters", "lead", "nearest passage")
-    for match, lead in zip(matches, retriever.leads(matches, vector), strict=True):
-        mark = "" if retriever.is_near(match, lead) else " (too far)"
-        numbers = f"{match.score:.3f}", f"{match.letters:.3f}", f"{lead:.3f}{mark}"
+    for found in retriever.weighed(matches, vector):
+        match, mark = found.match, "" if found.is_near else " (too far)"
+        numbers = f"{match.score:.3f}", f"{match.letters:.3f}", f"{found.lead:.3f}{mark}"
         table.add_row(match.document.id, *numbers, match.passage)
     Console().print(table)
     print(

@@ -291,7 +291,7 @@ def read_record(folder: Path) -> EncoderRecord:
     path = folder / RECORD
     try:
         raw = path.read_bytes()
-        version = msgspec.json.decode(raw, type=_Version).format
+        version = msgspec.json.decode(raw, type=Version).format
         if version == FORMAT:
             return msgspec.json.decode(raw, type=EncoderRecord)
     except OSError as error:
@@ -303,7 +303,9 @@ def read_record(folder: Path) -> EncoderRecord:
     raise EmbedderError(path, f"a record of format {FORMAT}", f"format {version}", remedy)
 
 
-class _Version(msgspec.Struct):
+class Version(msgspec.Struct):
+    """Of a record its format alone: what else one of another format has is not known."""
+
     format: int
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from heads.bundle import Sha256, cache_folder, file_sha256
 from rag.documents import Document
-from rag.embedder import Embedder, Vectors
+from rag.embedder import Embedder, Vectors, Version
 from rag.index import GRAPH_EFFORT, GRAPH_LINKS, WorldIndex, make_graph
 from rag.searchable import searchable
 from rag.trigrams import TrigramIndex
@@ -55,10 +55,6 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     trigrams_sha256: Sha256
     texts: list[str]
     """Hashes of the texts, in the order of the rows."""
-
-
-class _Version(msgspec.Struct):
-    format: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +176,7 @@ def _read(folder: Path, embedder: Embedder) -> _Kept | None:
     path = folder / RECORD
     try:
         raw = path.read_bytes()
-        if msgspec.json.decode(raw, type=_Version).format != FORMAT:
+        if msgspec.json.decode(raw, type=Version).format != FORMAT:
             return None
         record = msgspec.json.decode(raw, type=_Record)
         if record.embedder != embedder.id:

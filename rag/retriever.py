@@ -25,6 +25,15 @@ _NOWHERE, _NEVER = -1, -2
 """Codes of what no note names, and of notes that are never told."""
 
 
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """A note that was ranked, how much nearer it is than anything is, whether it may be shown."""
+
+    match: Match
+    lead: float
+    is_near: bool
+
+
 @dataclass(frozen=True)
 class Retriever:
     """An encoder, what it made of a world, and what its cosines mean."""
@@ -59,19 +68,24 @@ class Retriever:
         wanted = partial(self._scopes.may_tell, scene=scene, lang=lang)
         return self.index.near(vector, scene.npc_id, NUM_CANDIDATES, wanted, self.letters(text))
 
-    def leads(self, matches: Sequence[Match], vector: Vector) -> list[float]:
-        """How much nearer each note is to an utterance than anything is."""
-        common = float(vector @ self.centre)
-        return [match.score - common for match in matches]
+    def weighed(self, matches: Sequence[Match], vector: Vector) -> list[Recalled]:
+        """Each note with its lead, and whether it is worth showing.
 
-    def is_near(self, match: Match, lead: float) -> bool:
-        """Whether a note is worth showing: it leads, or is known by words that mean the same."""
-        return lead >= self.calibration.note or match.nearest >= self.calibration.same
+        It is if it leads, or is known by words that mean the same.
+        """
+        common, bounds = float(vector @ self.centre), self.calibration
+        return [
+            Recalled(
+                match,
+                lead := match.score - common,
+                is_near=lead >= bounds.note or match.nearest >= bounds.same,
+            )
+            for match in matches
+        ]
 
     def near(self, matches: Sequence[Match], vector: Vector) -> list[Match]:
         """Those of `matches` that are worth showing."""
-        leads = self.leads(matches, vector)
-        return [m for m, lead in zip(matches, leads, strict=True) if self.is_near(m, lead)]
+        return [found.match for found in self.weighed(matches, vector) if found.is_near]
 
 
 @dataclass(frozen=True, slots=True)

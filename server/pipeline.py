@@ -35,7 +35,7 @@ from server.explain import explain
 from server.fallback import AuthoredLines, Bearing, Reason, bearing, situation
 from server.gate import check_gate
 from server.line_check import LineCheck
-from server.progress import Progress, Recalled
+from server.progress import Progress
 from server.remembering import recall_history, remember
 from server.schemas import (
     Answer,
@@ -259,11 +259,7 @@ class Dialogue:
         vector = progress.heard.vector
         ranked = self.retriever.notes(turn.utterance, vector, turn.scene, turn.lang)
         progress.note_threshold = self.retriever.calibration.note
-        leads = self.retriever.leads(ranked, vector)
-        progress.recalled = [
-            Recalled(match, lead, is_near=self.retriever.is_near(match, lead))
-            for match, lead in zip(ranked, leads, strict=True)
-        ]
+        progress.recalled = self.retriever.weighed(ranked, vector)
         near = [found.match for found in progress.recalled if found.is_near]
         progress.shown = fitting_notes(near, turn.lang, self.encoder, self.note_tokens)
         return [note_text(match.document, turn.lang) for match in progress.shown]

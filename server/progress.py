@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from heads.session import Prediction
 from rag.embedder import Heard
 from rag.index import Match, WorldIndex
+from rag.retriever import Recalled
 from runtime.prompt import Segment
 from runtime.sequence import Done, FinishReason
 from server.decide import Decision
@@ -18,15 +19,6 @@ from server.schemas import TextSource
 from server.sessions import Conversation, History
 from server.turn import AskedTurn
 from server.turn_prompt import BuiltPrompt
-
-
-@dataclass(frozen=True, slots=True)
-class Recalled:
-    """A note that was ranked, how much nearer it is than anything is, whether it may be shown."""
-
-    match: Match
-    lead: float
-    is_near: bool
 
 
 @dataclass(slots=True)

@@ -170,12 +170,12 @@ def test_the_lead_of_a_note_is_over_what_the_utterance_has_in_common_with_all() 
     retriever = make_retriever([lore("note", "The bell.")])
     vector = retriever.encode(SAID)
     (match,) = retriever.index.near(vector, "mina", 1)
-    assert retriever.leads([match], vector) == [match.score]
+    assert [found.lead for found in retriever.weighed([match], vector)] == [match.score]
     centre = [0.01] * len(vector)
     calibration = msgspec.structs.replace(retriever.calibration, centre=centre)
     centred = Retriever(retriever.embedder, retriever.index, calibration)
     expected = match.score - 0.01 * float(vector.sum())
-    assert centred.leads([match], vector) == pytest.approx([expected])
+    assert [f.lead for f in centred.weighed([match], vector)] == pytest.approx([expected])
 
 
 @pytest.mark.parametrize(
