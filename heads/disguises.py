@@ -48,6 +48,8 @@ _STRETCHED = re.compile(rf"(?![ㄱ-ㅣ])({_LETTER})\1{{2,}}")
 _DOUBLED = "flos"
 """Letters that English words have twice more often than once where they are stretched."""
 _SHOUTED = re.compile(r"[A-Z]{2,}(?:\W+[A-Z]+)+|[A-Z]{4,}")
+_EVERYDAY = re.compile("[\x00-\x7f가-힣ㄱ-ㅣ]*")
+"""Letters that are written in one way only: nothing to fold but capitals."""
 
 
 def readings(text: str) -> list[str]:
@@ -60,8 +62,10 @@ def undisguised(text: str) -> str:
 
     Shouting hides words from an encoder that tells capitals apart.
     """
-    written = _folded(text)
-    plain = "".join(char for char in written if unicodedata.category(char) not in ("Cf", "Mn"))
+    written = plain = text.lower()
+    if not _EVERYDAY.fullmatch(text):
+        written = _folded(text)
+        plain = "".join(char for char in written if unicodedata.category(char) not in ("Cf", "Mn"))
     plain = _TAKEN_APART.sub(_compose, plain)
     plain = _SINGLES.sub(_join, plain)
     plain = _FILLED.sub("", plain)
@@ -72,12 +76,10 @@ def undisguised(text: str) -> str:
 
 def _folded(text: str) -> str:
     """NFKC in small letters, but for jamo, of which NFKC makes others."""
-    text = unicodedata.normalize("NFC", text)
-    if not text.isascii():
-        text = "".join(
-            char if "ㄱ" <= char <= "ㅣ" else unicodedata.normalize("NFKC", char) for char in text
-        )
-    return text.lower()
+    return "".join(
+        char if "ㄱ" <= char <= "ㅣ" else unicodedata.normalize("NFKC", char)
+        for char in unicodedata.normalize("NFC", text)
+    ).lower()
 
 
 def _compose(found: re.Match[str]) -> str:

@@ -31,14 +31,13 @@ def count_ngrams(pieces: Iterable[str], longest: int) -> tuple[Hashes, Weights]:
 
     N-grams lie inside one of `pieces`.
     """
-    crc32, hashes = zlib.crc32, []
+    hashes: list[int] = []
     for piece in pieces:
         letters = [char.encode("utf-8", "surrogatepass") for char in piece]
-        for start in range(len(letters)):
-            crc = 0
-            for letter in letters[start : start + longest]:
-                crc = crc32(letter, crc)  # of the n-gram that ends here
-                hashes.append(crc)
+        grown = [0] * len(letters)
+        for last in range(longest):
+            grown = [*map(zlib.crc32, letters[last:], grown)]  # each longer by a letter
+            hashes += grown
     found, counts = np.unique(np.array(hashes, np.uint32), return_counts=True)
     return found, 1 + np.log(counts)
 

@@ -6,11 +6,12 @@ of its best passages, which one lucky match alone cannot win. Among the document
 letters that they share with what was said count besides.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import hnswlib
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -36,6 +37,8 @@ _NUM_RANKED = 16
 """Documents, those with the nearest passages, of which letters are compared."""
 _FEW_ROWS = 4_096
 """Up to so many allowed passages comparing them all is faster than a filtered walk of the graph."""
+_MANY = 4
+"""Of so many times as many values as are wanted, those are put aside before they are sorted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,7 @@ NO_LETTERS = Letters()
 """Only the vector counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(msgspec.Struct, frozen=True):
     """A document, how near it is (a mean cosine), its nearest passage, and what letters add.
 
     Matches are in order of `score` and `letters` together; how near one is, its score says alone,
@@ -101,9 +103,10 @@ class WorldIndex:
         at = {name: place for place, name in enumerate(documents)}
         self._documents = [*documents.values()]
         self._numbers = np.arange(len(self._notes))
-        self._document_of = [at[id(passage.document)] for passage in self._notes]
-        self._document_rows = np.array(self._document_of, np.int64)
-        self._num_passages = dict(Counter(self._document_of))
+        self._document_rows = np.array(
+            [at[id(passage.document)] for passage in self._notes], np.int64
+        )
+        self._sizes = np.bincount(self._document_rows, minlength=len(documents))
         self._by_npc = {npc: slice(group[0], group[-1] + 1) for npc, group in numbers.items()}
 
     @property
@@ -227,34 +230,39 @@ class WorldIndex:
         """Documents by the mean of their best passages among the ranked ones, and by letters."""
         best: dict[int, list[float]] = {}
         nearest: dict[int, int] = {}
-        values, document_of, num_passages = cosines.tolist(), self._document_of, self._num_passages
-        for number, value in zip(numbers.tolist(), values, strict=True):
-            at = document_of[number]
+        values, found_in = cosines.tolist(), self._document_rows[numbers].tolist()
+        for at, number, value in zip(found_in, numbers.tolist(), values, strict=True):
             found = best.get(at)
             if found is None:
                 best[at], nearest[at] = [value], number
             elif len(found) < NUM_BEST:
                 found.append(value)
-        shared = dict.fromkeys(best, 0.0)
+        rows = [*best]
+        shared = [0.0] * len(rows)
         if letters.weight:
-            first = list(best)[:_NUM_RANKED]
-            weights = letters.weight * self._trigrams.scores(letters.text, first)
-            shared |= zip(first, weights.tolist(), strict=True)
-        scores: list[tuple[float, int, int, float]] = []
-        for at, found in best.items():
-            count = min(NUM_BEST, num_passages[at])
-            score = (sum(found) + values[-1] * (count - len(found))) / count
-            scores.append((-(score + shared[at]), len(scores), at, score))
+            first = rows[:_NUM_RANKED]
+            shared[: len(first)] = self._shared(letters, first)
+        counts = np.minimum(self._sizes[rows], NUM_BEST).tolist()
+        scores = [
+            (sum(found) + values[-1] * (count - len(found))) / count
+            for found, count in zip(best.values(), counts, strict=True)
+        ]
+        order = sorted(range(len(rows)), key=lambda place: -(scores[place] + shared[place]))
         return [
             Match(
-                self._documents[at],
-                score,
+                self._documents[at := rows[place]],
+                scores[place],
                 self._notes[nearest[at]].text,
                 best[at][0],
-                shared[at],
+                shared[place],
             )
-            for _, _, at, score in sorted(scores)[:limit]
+            for place in order[:limit]
         ]
+
+    def _shared(self, letters: Letters, rows: Sequence[int]) -> list[float]:
+        """What letters add to each of the documents at `rows`."""
+        weights: list[float] = (letters.weight * self._trigrams.scores(letters.text, rows)).tolist()
+        return weights
 
 
 def make_graph(vectors: Vectors, num_threads: int) -> hnswlib.Index:
@@ -269,9 +277,9 @@ def make_graph(vectors: Vectors, num_threads: int) -> hnswlib.Index:
 
 
 def _largest(numbers: Rows, values: Vector, limit: int) -> tuple[Rows, Vector]:
-    """The `limit` largest of `values` with their numbers, in falling order; ties by number."""
-    if len(values) > limit:
-        kept = np.argpartition(-values, limit - 1)[:limit]
+    """The `limit` largest of `values` with their numbers, in falling order; ties as they came."""
+    if len(values) > _MANY * limit:
+        kept = np.sort(np.argpartition(-values, limit - 1)[:limit])
         numbers, values = numbers[kept], values[kept]
-    order = np.lexsort((numbers, -values))
+    order = np.argsort(-values, kind="stable")[:limit]
     return numbers[order], values[order]

@@ -8,11 +8,11 @@ where whole short pieces were pulled apart: "시 발" is the word, "다시 발�
 """
 
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 from heads.disguises import LATIN_LOOKS
 from heads.hangul import LEADS, TAILS, VOWELS, decomposed
@@ -51,19 +51,47 @@ class _Letter:
     is_last: bool
 
 
-def find_keyword(text: str, keywords: Iterable[str]) -> str | None:
-    """The first of `keywords` that `text` holds, plain or disguised; None if it holds none."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    lines: dict[str, list[tuple[str, Reading]]] = {}
-    for keyword in keywords:
-        plain, wanted, kind = _sought(keyword)
-        if kind not in lines:
-            lines[kind] = _lines(folded, kind)
-        for line, reading in lines[kind]:
-            # Letters are looked at one by one only where they stand in a row at all.
-            if wanted in line and wanted and _holds(_letters(folded, *reading), plain, wanted):
-                return keyword
-    return None
+class _Sought(NamedTuple):
+    """A keyword, itself folded, its letters, and the reading to look for it in."""
+
+    keyword: str
+    plain: str
+    letters: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keywords:
+    """Words to look for, read once; those without a letter are left out."""
+
+    sought: tuple[_Sought, ...] = ()
+
+    @classmethod
+    def of(cls, words: Iterable[str]) -> Self:
+        """`words` in their order."""
+        return cls(tuple(sought for sought in map(_sought, words) if sought.letters))
+
+    def __add__(self, others: Self) -> Self:
+        return type(self)(self.sought + others.sought)
+
+    def __iter__(self) -> Iterator[str]:
+        return (sought.keyword for sought in self.sought)
+
+    def found_in(self, text: str) -> str | None:
+        """The first that `text` holds, plain or disguised; None if it holds none."""
+        folded = unicodedata.normalize("NFKC", text).casefold()
+        lines: dict[str, list[tuple[str, Reading]]] = {}
+        for keyword, plain, wanted, kind in self.sought:
+            if kind not in lines:
+                lines[kind] = _lines(folded, kind)
+            for line, reading in lines[kind]:
+                # Letters are looked at one by one only where they stand in a row at all.
+                if wanted in line and _holds(_letters(folded, *reading), plain, wanted):
+                    return keyword
+        return None
+
+
+NO_KEYWORDS = Keywords()
 
 
 @lru_cache(maxsize=64)  # a turn asks for several lists of words
@@ -75,12 +103,11 @@ def _lines(folded: str, kind: str) -> list[tuple[str, Reading]]:
     ]
 
 
-@lru_cache(maxsize=200_000)  # more than a large world's keywords
-def _sought(keyword: str) -> tuple[str, str, str]:
-    """A keyword folded, its letters, and the reading to look for it in."""
+def _sought(keyword: str) -> _Sought:
     plain = unicodedata.normalize("NFKC", keyword).casefold()
     wanted = "".join(_jamo(char) for char in plain if char.isalpha() or char.isdigit())
-    return plain, wanted, "hangul" if any(map(_is_hangul, plain)) else "latin"
+    kind = "hangul" if any(map(_is_hangul, plain)) else "latin"
+    return _Sought(keyword, plain, wanted, kind)
 
 
 def _letters(text: str, looks: Looks, is_kept: Callable[[str], bool]) -> list[_Letter]:

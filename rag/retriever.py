@@ -1,9 +1,11 @@
 """What an utterance calls to mind: the notes of an NPC that are near it in meaning."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
+from typing import TypeAlias
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -19,14 +21,14 @@ NUM_CANDIDATES = 12
 """Notes that are ranked; the prompt's budget decides how many of them are shown."""
 NOTE_TOKENS = 160
 """The budget of notes for a turn, where none is set."""
+_REMEMBERED = 1_024
+"""Scenes of which it is remembered what may be told there."""
+
+_Scope: TypeAlias = tuple[str, str, str]
+Flags: TypeAlias = npt.NDArray[np.bool_]
 
 
-_NOWHERE, _NEVER = -1, -2
-"""Codes of what no note names, and of notes that are never told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recalled:
+class Recalled(msgspec.Struct, frozen=True):
     """A note that was ranked, how much nearer it is than anything is, whether it may be shown."""
 
     match: Match
@@ -49,7 +51,7 @@ class Retriever:
 
     @cached_property
     def _scopes(self) -> "_Scopes":
-        return _scopes_of(self.index.documents)
+        return _Scopes(self.index.documents)
 
     def encode(self, text: str) -> Vector:
         """The unit vector of a text, float32 [dim]."""
@@ -88,42 +90,45 @@ class Retriever:
         return [found.match for found in self.weighed(matches, vector) if found.is_near]
 
 
-@dataclass(frozen=True, slots=True)
 class _Scopes:
-    """Where notes may be told: `codes` int32 [3, n] of stage, place and language, 0 for any."""
-
-    codes: npt.NDArray[np.int32]
-    numbers: tuple[dict[str, int], dict[str, int], dict[str, int]]
-
-    def may_tell(self, rows: Rows, scene: Scene, lang: Lang) -> npt.NDArray[np.bool_]:
-        """Whether the notes at `rows` belong to the scene."""
-        named = zip(self.numbers, (scene.quest_stage, scene.location, lang), strict=True)
-        told = np.ones(len(rows), bool)
-        for codes, (numbers, name) in zip(self.codes, named, strict=True):
-            found = codes[rows]
-            told &= (found == 0) | (found == numbers.get(name, _NOWHERE))
-        return told
-
-
-def _scopes_of(notes: Sequence[Note]) -> _Scopes:
-    """The scopes of `notes`.
+    """Where notes may be told.
 
     A place on lore is what it is about, not where it may be told; descriptions are looked up by
     scope, never by meaning, or a later stage would spoil an earlier one.
     """
-    numbers: tuple[dict[str, int], dict[str, int], dict[str, int]] = ({ANY: 0}, {ANY: 0}, {ANY: 0})
-    codes = np.zeros((len(numbers), len(notes)), np.int32)
-    for row, note in enumerate(notes):
-        told_at = (note.quest_stage, ANY, ANY)
-        if isinstance(note, DialogueTurn):
-            told_at = (note.quest_stage, note.location, note.lang)
-        elif not isinstance(note, Lore):
-            codes[:, row] = _NEVER
-            continue
-        codes[:, row] = [
-            known.setdefault(name, len(known)) for known, name in zip(numbers, told_at, strict=True)
-        ]
-    return _Scopes(codes, numbers)
+
+    def __init__(self, notes: Iterable[Note]) -> None:
+        numbers: dict[_Scope | None, int] = {}
+        scopes = [numbers.setdefault(_scope_of(note), len(numbers)) for note in notes]
+        self._scope_of = np.array(scopes, np.int64)
+        self._scopes = list(numbers)
+        self._names = {name for scope in numbers if scope for name in scope}
+        self._open = lru_cache(_REMEMBERED)(self._open_at)
+
+    def may_tell(self, rows: Rows, scene: Scene, lang: Lang) -> Flags:
+        """Whether the notes at `rows` belong to the scene."""
+        known = self._names
+        stage = scene.quest_stage if scene.quest_stage in known else ANY
+        place = scene.location if scene.location in known else ANY
+        return self._open((stage, place, lang))[self._scope_of[rows]]
+
+    def _open_at(self, here: _Scope) -> Flags:
+        """For each scope, whether what is told there may be told here."""
+        return np.array(
+            [
+                scope is not None
+                and all(name in (ANY, wanted) for name, wanted in zip(scope, here, strict=True))
+                for scope in self._scopes
+            ],
+            bool,
+        )
+
+
+def _scope_of(note: Note) -> _Scope | None:
+    """The stage, place and language in which a note may be told; None: never."""
+    if isinstance(note, DialogueTurn):
+        return note.quest_stage, note.location, note.lang
+    return (note.quest_stage, ANY, ANY) if isinstance(note, Lore) else None
 
 
 def note_text(note: Note, lang: Lang) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from heads.attacks import AttackDetector, default_detector
 from rag.documents import ANY, ForbiddenTriggerList, TriggerMeta
 from rag.embedder import Heard
-from rag.keywords import find_keyword
+from rag.keywords import NO_KEYWORDS, Keywords
 from rag.retriever import Retriever
 from rag.scopes import Scene
 from rag.world import World
@@ -65,15 +65,20 @@ class TriggerMatcher:
         self._detector = detector or default_detector()
         blend = retriever.embedder.blend if retriever else None
         self._blend = blend if blend and blend.was_fitted_with(self._detector) else None
-        lists = (d for d in world.documents if isinstance(d, ForbiddenTriggerList))
+        lists = [d for d in world.documents if isinstance(d, ForbiddenTriggerList)]
+        self._keywords = {d.id: Keywords.of(d.triggers.keywords) for d in lists}
         self._attack_lists = {d.id for d in lists if self._is_of_attacks(d)}
 
     def by_keyword(self, scene: Scene, utterance: str) -> Fired | None:
         """The first list at `scene` of which a keyword was said, plain or disguised."""
         for document, meta in self._world.forbidden(scene):
-            if keyword := find_keyword(utterance, document.triggers.keywords):
+            if keyword := self.keyword(document, utterance):
                 return Fired(document, meta, keyword=keyword)
         return None
+
+    def keyword(self, document: ForbiddenTriggerList, utterance: str) -> str | None:
+        """The first of a list's keywords that was said, plain or disguised."""
+        return self._keywords[document.id].found_in(utterance)
 
     def by_meaning(self, scene: Scene, utterance: str, heard: Heard | None) -> Fired | None:
         """Of the lists at `scene` that fire by meaning, the one with the nearest example.
@@ -112,14 +117,10 @@ class TriggerMatcher:
         score = self._blend.score(logit, self._detector.logit(utterance))
         return AttackScore(score, self._blend.threshold)
 
-    def banned(self, scene: Scene) -> list[str]:
+    def banned(self, scene: Scene) -> Keywords:
         """Words that no NPC at `scene` may say either: keywords of everybody's lists."""
-        return [
-            keyword
-            for document, _ in self._world.forbidden(scene)
-            if document.npc_id == ANY
-            for keyword in document.triggers.keywords
-        ]
+        lists = (d for d, _ in self._world.forbidden(scene) if d.npc_id == ANY)
+        return sum((self._keywords[document.id] for document in lists), NO_KEYWORDS)
 
     def _is_of_attacks(self, document: ForbiddenTriggerList) -> bool:
         """Whether more of its examples are like attacks than not: each needs no certainty."""

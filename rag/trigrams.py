@@ -69,8 +69,9 @@ class TrigramIndex:
         """
         codes, is_inside = _codes(_padded(text))
         wanted = codes[is_inside]
-        wanted = wanted[:: 1 + len(wanted) // _MOST]
-        parts = [slice(*self.starts[document : document + 2].tolist()) for document in documents]
+        wanted = np.sort(wanted[:: 1 + len(wanted) // _MOST])  # in order they are found sooner
+        rows = np.array(documents, np.int64)
+        parts = [*map(slice, self.starts[rows].tolist(), self.starts[rows + 1].tolist())]
         sizes = [part.stop - part.start for part in parts]
         if not len(wanted) or not any(sizes):
             return np.zeros(len(documents), np.float32)

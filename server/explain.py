@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from rag.conditions import checked
 from rag.documents import Conditions, DeltaPolicy
 from rag.flags import FlagRule, flag_rule
-from rag.keywords import find_keyword
 from rag.triggers import TriggerMatcher
 from rag.world import World
 from runtime.encoder import PromptEncoder
@@ -74,7 +73,7 @@ def _gate(progress: Progress, world: World, triggers: TriggerMatcher) -> Explain
             ExplainedTrigger(
                 id=document.id,
                 fired=bool(closed and closed.trigger == document.id),
-                keyword=find_keyword(turn.utterance, document.triggers.keywords),
+                keyword=triggers.keyword(document, turn.utterance),
                 nearest_example=hearing.example if hearing else None,
                 cosine=_rounded(hearing.cosine) if hearing else None,
                 attack_score=_rounded(attack.value) if attack else None,

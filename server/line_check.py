@@ -1,11 +1,10 @@
 """What an NPC must not say: banned words, talk of being a program, the world's bad examples."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rag.documents import MainResValidate
-from rag.keywords import find_keyword
+from rag.keywords import NO_KEYWORDS, Keywords
 from rag.retriever import Retriever
 
 _PROGRAM = (
@@ -42,7 +41,7 @@ REASONS = ("banned_word", "persona_break", "like_a_bad_example")
 class LineCheck:
     """The checks of one scene."""
 
-    banned: Sequence[str] = ()
+    banned: Keywords = NO_KEYWORDS
     examples: MainResValidate | None = None
     retriever: Retriever | None = None
 
@@ -53,7 +52,7 @@ class LineCheck:
 
     def by_words(self, sentence: str) -> Refusal | None:
         """What the words alone say against a sentence."""
-        if word := find_keyword(sentence, self.banned):
+        if word := self.banned.found_in(sentence):
             return Refusal("banned_word", word)
         if match := PERSONA_BREAK.search(sentence):
             return Refusal("persona_break", match.group())

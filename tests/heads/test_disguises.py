@@ -73,6 +73,11 @@ def test_any_text_is_read(text: str) -> None:
     assert readings(text)[0] == text
 
 
+@given(st.text("kilA1!0 .,-_ㄱㅏㄹㅓㄴ가나ㅋㅠ죽", max_size=40))
+def test_everyday_letters_are_read_like_any_others(text: str) -> None:
+    assert undisguised(text).lower() == undisguised(f"{text}\u200b")
+
+
 def test_the_worst_reading_of_a_line_counts() -> None:
     keys, _ = line_ngrams("kill you")
     weights = b"\x00\x40" * len(keys)  # float16 2.0 each

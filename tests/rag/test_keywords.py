@@ -1,8 +1,8 @@
 import pytest
 
-from rag.keywords import find_keyword
+from rag.keywords import Keywords
 
-KEYWORDS = ["시발", "죽여 버", "멍청이", "ㅅㅂ", "burn your shop", "scum", "idiot"]
+KEYWORDS = Keywords.of(["시발", "죽여 버", "멍청이", "ㅅㅂ", "burn your shop", "scum", "idiot"])
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ KEYWORDS = ["시발", "죽여 버", "멍청이", "ㅅㅂ", "burn your shop", "sc
     ],
 )
 def test_a_word_is_found_however_it_is_dressed_up(text: str, found: str) -> None:
-    assert find_keyword(text, KEYWORDS) == found
+    assert KEYWORDS.found_in(text) == found
 
 
 @pytest.mark.parametrize(
@@ -55,12 +55,12 @@ def test_a_word_is_found_however_it_is_dressed_up(text: str, found: str) -> None
     ],
 )
 def test_chance_neighbours_are_not_the_word(text: str) -> None:
-    assert find_keyword(text, KEYWORDS) is None
+    assert KEYWORDS.found_in(text) is None
 
 
 def test_the_first_keyword_of_the_list_is_told() -> None:
-    assert find_keyword("you idiot, you scum", ["scum", "idiot"]) == "scum"
+    assert Keywords.of(["scum", "idiot"]).found_in("you idiot, you scum") == "scum"
 
 
 def test_a_keyword_without_letters_never_fires() -> None:
-    assert find_keyword("!!!", ["!!!", ""]) is None
+    assert Keywords.of(["!!!", ""]).found_in("!!!") is None

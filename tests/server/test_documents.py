@@ -18,7 +18,7 @@ from rag.calibration import read_calibration
 from rag.documents import Document
 from rag.embedder import DEFAULT, Embedder, open_embedder
 from rag.index_store import open_index
-from rag.keywords import find_keyword
+from rag.keywords import Keywords
 from rag.retriever import Retriever
 from rag.world import World
 from server.service import Service
@@ -416,7 +416,7 @@ def test_a_banned_word_never_leaves(gemma_service: Service, embedder: Embedder) 
     with asking(gemma_service, embedder, banned) as ask:
         answer = ask("Who are you?", precheck_passed=False)
     assert answer["meta"]["line_refused"][0] == "banned_word"
-    assert find_keyword(answer["text"], [match.group()]) is None
+    assert Keywords.of([match.group()]).found_in(answer["text"]) is None
 
 
 def test_the_same_question_gives_the_same_answer(

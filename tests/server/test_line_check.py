@@ -7,9 +7,12 @@ import pytest
 from rag.calibration import Calibration
 from rag.documents import Document, MainResValidate
 from rag.index_store import open_index
+from rag.keywords import NO_KEYWORDS, Keywords
 from rag.retriever import Retriever
 from server.line_check import REASONS, LineCheck, Refusal
 from tests.rag.fake_embedder import GramEmbedder, TableEmbedder, at_cosine
+
+BANNED = Keywords.of(["시발", "scum"])
 
 BREAKS = [
     "저는 AI입니다.",
@@ -107,14 +110,14 @@ def test_an_assistant_of_flesh_and_blood_may_say_so() -> None:
     ],
 )
 def test_a_banned_word_is_found_plain_or_disguised(line: str, word: str) -> None:
-    check = LineCheck(banned=["시발", "scum"])
+    check = LineCheck(BANNED)
     assert check.by_words(line) == Refusal("banned_word", word)
     assert LineCheck().by_words(line) is None
 
 
 @pytest.mark.parametrize("line", ["다시 발견했어요.", "I scumbled the paint.", "몹시 발이 아파요."])
 def test_chance_neighbours_of_a_banned_word_may_leave(line: str) -> None:
-    assert LineCheck(banned=["시발", "scum"]).by_words(line) is None
+    assert LineCheck(BANNED).by_words(line) is None
 
 
 BAD, WORSE, GOOD, FINE = "lol whatever", "brb gotta go", "Mind the step.", "The wind is up."
@@ -137,7 +140,7 @@ def check_of(*, good: Sequence[str], bad: Sequence[str], same: float = SAME) -> 
     embedder = TableEmbedder(MEANINGS)
     index, _ = open_index(documents, embedder)
     calibration = Calibration(embedder=embedder.id, note=0.5, same=same)
-    return LineCheck((), examples, Retriever(embedder, index, calibration))
+    return LineCheck(NO_KEYWORDS, examples, Retriever(embedder, index, calibration))
 
 
 def test_a_line_like_a_bad_example_is_found_out() -> None:
@@ -180,7 +183,7 @@ def test_white_space_is_not_embedded() -> None:
     examples = MainResValidate(id="v", examples_negative=[BAD])
     index, _ = open_index([examples], embedder)
     calibration = Calibration(embedder=embedder.id, note=0.5, same=-1.0)
-    check = LineCheck((), examples, Retriever(embedder, index, calibration))
+    check = LineCheck(NO_KEYWORDS, examples, Retriever(embedder, index, calibration))
     embedder.embedded.clear()
     assert check.by_meaning(" \n") is None
     assert embedder.embedded == []
@@ -189,7 +192,7 @@ def test_white_space_is_not_embedded() -> None:
 
 
 def test_every_reason_of_a_refusal_is_a_known_one() -> None:
-    by_words = LineCheck(banned=["scum"])
+    by_words = LineCheck(Keywords.of(["scum"]))
     refusals = [
         by_words.by_words("scum"),
         by_words.by_words("I am an AI."),
