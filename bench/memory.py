@@ -8,9 +8,11 @@ once all was warm.
 import argparse
 import resource
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
@@ -36,7 +38,7 @@ from train.dataset import DatasetError, TurnLabel
 MAX_GROWTH = 0.03
 """Upper bound of growth after the warm-up, as a share of what was resident then."""
 NUM_READINGS = 100
-HELD = ("conversations", "residents", "kv_cells_resident", "kv_cells_free")
+HELD = ("conversations", "residents", "kv_cells_resident", "kv_cells_free", "swapped")
 """Metrics, without `persona_`, of what is kept and bounded."""
 MEGABYTE = 1e6
 
@@ -59,7 +61,9 @@ class Watch:
     num_main: int = 0
     """Turns that took the main path."""
     cached: list[float] = field(default_factory=list)
-    """Share of each prompt that was in the KV cache."""
+    """Share of each prompt that need not be evaluated."""
+    seconds: list[float] = field(default_factory=list)
+    """Of each turn, as its player sees it."""
     is_interrupted: bool = False
 
     @property
@@ -167,7 +171,10 @@ def _watch(
     with Progress(transient=True) as progress:
         task = progress.add_task("turns", total=args.turns)
         for number, body in zip(range(1, args.turns + 1), bodies, strict=False):
-            _note_answer(seen, server.post("/ask", body))
+            start = time.perf_counter()
+            answer = server.post("/ask", body)
+            seen.seconds.append(time.perf_counter() - start)
+            _note_answer(seen, answer)
             if number % every == 0 or number in (args.warm_up, args.turns):
                 seen.readings.append(_read(server, number))
             if number == args.warm_up:
@@ -203,12 +210,14 @@ def _print(seen: Watch, args: argparse.Namespace, settings: dict[str, object]) -
         print(f"growth after the warm-up: {growth:+.2%} (bound: <= {MAX_GROWTH:.0%}: {kept})")
     num_turns = len(seen.cached)
     if num_turns:
-        cached = sum(seen.cached) / num_turns
+        later = slice(args.warm_up if num_turns > args.warm_up else 0, None)
+        cached = sum(seen.cached[later]) / len(seen.cached[later])
         print(
-            f"{seen.num_main} of {num_turns} turns took the main path; {cached:.0%} of the average "
-            "prompt was in the KV cache"
+            f"{seen.num_main} of {num_turns} turns took the main path; after the warm-up one took "
+            f"{median(seen.seconds[later]):.2f} s in the median, and {cached:.0%} of the average "
+            "prompt need not be evaluated"
         )
-    bounds = ("n_conversations", "n_residents", "n_ctx")
+    bounds = ("n_conversations", "n_residents", "n_ctx", "swap_mb")
     print("the server's bounds: " + ", ".join(f"{name} {settings[name]}" for name in bounds))
 
 
@@ -220,6 +229,7 @@ def _figures(seen: Watch) -> dict[str, object]:
         "greatest_growth": MAX_GROWTH,
         "num_main_path": seen.num_main,
         "cached_share": seen.cached,
+        "seconds": seen.seconds,
         "is_interrupted": seen.is_interrupted,
     }
 

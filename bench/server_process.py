@@ -54,7 +54,15 @@ def server_settings(args: argparse.Namespace) -> Settings:
 def shown_settings(settings: Settings) -> dict[str, object]:
     """What a report says of the server: no folders but their names, no key."""
     named = {name: getattr(settings, name).name for name in ("bundle", "world")}
-    numbers = ("n_ctx", "n_sequences", "n_residents", "n_conversations", "prefix_mb", "threads")
+    numbers = (
+        "n_ctx",
+        "n_sequences",
+        "n_residents",
+        "n_conversations",
+        "prefix_mb",
+        "swap_mb",
+        "threads",
+    )
     return named | {name: getattr(settings, name) for name in numbers}
 
 

@@ -8,13 +8,14 @@ import queue
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 from runtime.errors import DecodeError, EngineStopped
 from runtime.llama_backend import Chunk, LlamaContext, Sampler
 from runtime.pace import Pace
-from runtime.plan import CacheStep, Limits, Plan, Restore, Share
+from runtime.plan import CacheStep, Limits, Plan, Restore, Share, SwapIn, SwapOut
 from runtime.prefix_store import PrefixStore
 from runtime.relay import EventRelay
 from runtime.scheduler import Scheduler
@@ -31,8 +32,20 @@ from runtime.sequence import (
 )
 from runtime.stats import EngineStats, stats_of
 from runtime.step_budget import StepBudget
+from runtime.swap_space import SwapSpace
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """Where states are kept besides the KV cache.
+
+    The prefixes that requests name, on disk; what the cache has no room for, in host memory.
+    """
+
+    prefixes: PrefixStore | None = None
+    swap: SwapSpace = field(default_factory=SwapSpace)
 
 
 class Engine:
@@ -41,9 +54,9 @@ class Engine:
     `start` and `close` it, or use it as a context manager. `submit`, `cancel`, `run` and `stream`
     may be called from any thread; everything else happens on the engine's own. `max_residents` of
     the context's sequences are kept for what finished requests leave: a prompt that begins like one
-    of them is evaluated from where they part. With `prefixes`, which takes one sequence more, the
-    prefixes that requests name are kept on disk too. `budget` decides how much of a prompt rides
-    with replies.
+    of them is evaluated from where they part. `offload` keeps more of what was evaluated, outside
+    the cache; its prefixes take one sequence more. `budget` decides how much of a prompt rides with
+    replies.
     """
 
     def __init__(
@@ -52,16 +65,17 @@ class Engine:
         *,
         max_waiting: int = 64,
         max_residents: int = 0,
-        prefixes: PrefixStore | None = None,
+        offload: Offload | None = None,
         budget: StepBudget | None = None,
     ) -> None:
         self.pace = Pace()
         config = context.config
+        prefixes, swap = (offload.prefixes, offload.swap) if offload else (None, SwapSpace())
         num_sequences = config.n_seq_max - max_residents - (prefixes is not None)
         assert num_sequences > 0, "some of the context's sequences must run"
         self._context = context
         self._model = context.model
-        self._prefixes = prefixes
+        self._prefixes, self._swap = prefixes, swap
         self._scheduler = Scheduler(
             Limits(
                 sequences=num_sequences,
@@ -72,6 +86,7 @@ class Engine:
             ),
             prefixes.contains if prefixes else lambda _: False,
             context.holds,
+            swap,
         )
         self._budget = budget or StepBudget()
         self._changed = threading.Condition()  # guards the scheduler
@@ -117,7 +132,7 @@ class Engine:
     def stats(self) -> EngineStats:
         """Counts at this moment."""
         with self._changed:
-            return stats_of(self._scheduler, self._prefixes)
+            return stats_of(self._scheduler, self._prefixes, self._swap)
 
     def submit(self, request: Request, emit: Callable[[Event], None]) -> EngineSequence:
         """Queue a request. `emit` gets its events on the engine's thread, Done or Failed last.
@@ -342,7 +357,8 @@ class Engine:
         if sequence.sampler is not None:
             sequence.sampler.close()
         with self._changed:
-            self._arrange(self._scheduler.remove(sequence, is_kept=is_kept))
+            steps = self._scheduler.remove(sequence, is_kept=is_kept)
+        self._arrange(steps)
 
     def _keep_prefixes(self, sequence: EngineSequence, count: int) -> None:
         """Store the prefixes of a request that the `count` tokens evaluated just now complete."""
@@ -361,25 +377,45 @@ class Engine:
 
     def _arrange(self, steps: Sequence[CacheStep], admitted: EngineSequence | None = None) -> None:
         for step in steps:
-            if isinstance(step, Restore):
+            if isinstance(step, SwapOut):
+                self._context.forget(step.seq_id, len(step.tokens))
+                self._swap.put(step.tokens, self._context.save(step.seq_id))
+            elif isinstance(step, (Restore, SwapIn)):
                 assert admitted is not None, "only an admission restores"
-                self._restore(step, admitted)
+                is_whole = (
+                    self._fill(step.seq_id, step.state, step.end)
+                    if isinstance(step, SwapIn)
+                    else self._read_back(step, admitted)
+                )
+                if not is_whole:
+                    self._begin_anew(admitted)
             elif isinstance(step, Share):
                 self._context.share(step.source, step.target, step.end)
             else:
                 self._context.forget(step.seq_id, step.start)
 
-    def _restore(self, step: Restore, sequence: EngineSequence) -> None:
-        """Read a prefix back; if that fails the sequence is evaluated from its start."""
+    def _read_back(self, step: Restore, sequence: EngineSequence) -> bool:
+        """Whether a prefix could be read back from disk."""
         assert self._prefixes is not None, "something is stored"
         tokens = sequence.tokens[: step.end]
         state = self._prefixes.read(tokens)
-        if state is not None:
-            is_whole = self._context.restore(step.seq_id, state)
-            if is_whole and self._context.num_cells(step.seq_id) == step.end:
-                return
-            self._context.forget(step.seq_id)
+        if state is None:
+            return False
+        is_whole = self._fill(step.seq_id, state, step.end)
+        if not is_whole:
             self._prefixes.refuse(tokens, "llama.cpp does not take it")
+        return is_whole
+
+    def _fill(self, seq_id: int, state: bytes, end: int) -> bool:
+        """Whether an empty sequence now has the `end` tokens of a state; else it is empty still."""
+        if self._context.restore(seq_id, state) and self._context.num_cells(seq_id) == end:
+            return True
+        self._context.forget(seq_id)
+        return False
+
+    @staticmethod
+    def _begin_anew(sequence: EngineSequence) -> None:
+        """What it was to begin with could not be used: all of it is evaluated."""
         sequence.num_evaluated = 0
         if not sequence.num_preempted:
             sequence.num_cached = 0

@@ -57,7 +57,27 @@ class Restore:
     end: int
 
 
-CacheStep: TypeAlias = Forget | Share | Restore
+@dataclass(frozen=True, slots=True)
+class SwapOut:
+    """Put the state of a sequence after `tokens`, the first it has, in the swap space.
+
+    It is forgotten next: what comes after them may be lost already.
+    """
+
+    seq_id: int
+    tokens: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class SwapIn:
+    """Fill an empty sequence with a state, which has `end` tokens, of the swap space."""
+
+    seq_id: int
+    state: bytes
+    end: int
+
+
+CacheStep: TypeAlias = Forget | Share | Restore | SwapOut | SwapIn
 """What the KV cache has to do, in the order given."""
 
 

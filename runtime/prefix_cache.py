@@ -66,7 +66,7 @@ class PrefixCache:
             return None
         # of those that have it, one that has no more: it can be gone on with as it is
         seq_id = min(usable, key=lambda holder: len(self._residents[holder]))
-        return Match(seq_id, length, length == len(self._residents[seq_id]))
+        return Match(seq_id, length, self.is_whole(seq_id, length))
 
     def add(self, seq_id: int, tokens: list[int]) -> list[int]:
         """Keep `tokens` as resident `seq_id`; residents that it makes needless, taken out.
@@ -91,8 +91,8 @@ class PrefixCache:
             length += taken
         return needless
 
-    def remove(self, seq_id: int) -> None:
-        """Forget a resident."""
+    def remove(self, seq_id: int) -> list[int]:
+        """Forget a resident; its tokens."""
         tokens = self._residents.pop(seq_id)
         node, length = self._root, 0
         while length < len(tokens):
@@ -100,8 +100,13 @@ class PrefixCache:
             child.holders.discard(seq_id)
             if not child.holders:
                 del node.children[tokens[length]]
-                return
+                break
             node, length = child, length + len(child.tokens)
+        return tokens
+
+    def is_whole(self, seq_id: int, length: int) -> bool:
+        """Whether a resident has `length` tokens and no more."""
+        return len(self._residents[seq_id]) == length
 
     def touch(self, seq_id: int) -> None:
         """Count a resident as used just now."""

@@ -9,6 +9,8 @@ request whose prompt begins like one, or like one that runs, is evaluated from w
 A request is admitted with the cells of what is known and some for what will be generated. Where
 that was too little and no resident is left to make way, the youngest gives its cells back and is
 evaluated anew when there is room: the oldest always goes on.
+
+Whoever makes way is put in the swap space, if there is one, and comes back from there.
 """
 
 from collections import deque
@@ -17,23 +19,37 @@ from dataclasses import dataclass
 
 from runtime.cells import CellLedger
 from runtime.errors import Overloaded, PromptTooLong
-from runtime.plan import Admission, CacheStep, Forget, Limits, Plan, Restore, Share, Slice
+from runtime.plan import (
+    Admission,
+    CacheStep,
+    Forget,
+    Limits,
+    Plan,
+    Restore,
+    Share,
+    Slice,
+    SwapIn,
+    SwapOut,
+)
 from runtime.prefix_cache import Match, PrefixCache, num_shared
 from runtime.sequence import EngineSequence
+from runtime.swap_space import SwapSpace
 
 ROOM = 128
 """Cells that a request is admitted with for what it generates: a decision and a line or two."""
 MIN_GAIN = 16
-"""Tokens that must be spared to share another's cells, to wait for it, or to read a prefix from
-disk: all prompts begin with the same two or three."""
+"""Tokens that must be spared to share another's cells, to wait for it, or to read a state from
+memory or disk: all prompts begin with the same two or three."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """What a sequence begins with: cells of another, or `num_stored` tokens of its prefix."""
+    """What a sequence begins with, one of these: another's cells, a stored prefix, its state."""
 
-    match: Match | None
-    num_stored: int
+    match: Match | None = None
+    num_stored: int = 0
+    """Tokens of the prefix."""
+    swapped: Match | None = None
 
 
 class Scheduler:
@@ -48,14 +64,19 @@ class Scheduler:
         limits: Limits,
         is_stored: Callable[[Sequence[int]], bool] = lambda _: False,
         holds: Callable[[int, int], bool] = lambda *_: True,
+        swap: SwapSpace | None = None,
     ) -> None:
         self.limits = limits
+        self._swap = SwapSpace() if swap is None else swap
         self.waiting: deque[EngineSequence] = deque()
         self.running: list[EngineSequence] = []
         self._is_stored, self._holds = is_stored, holds
         self._free_ids = list(range(limits.sequences + limits.residents - 1, -1, -1))
         self._cells = CellLedger(limits.cells)
         self._cache = PrefixCache()
+        self._num_given: dict[int, int] = {}
+        """Tokens of a resident that it was given. The line that it sampled may have been told
+        otherwise, and only of what a conversation begins with a state is of use."""
         self.num_preempted = 0
         self.num_places = limits.sequences
         """Sequences that can run together: fewer than there may be where cells are short."""
@@ -147,10 +168,11 @@ class Scheduler:
             self._cache.touch(known.seq_id)
             return [self._free(seq_id)]
         self._cells.cut(seq_id, len(tokens))
+        self._num_given[seq_id] = sequence.num_prompt
         needless = self._cache.add(seq_id, tokens)
         if len(self._cache) > self.limits.residents:
-            needless.append(self._evict())
-        return [self._free(other) for other in needless]
+            return [*map(self._free, needless), *self._evict()]
+        return [*map(self._free, needless)]
 
     def plan(
         self,
@@ -190,13 +212,16 @@ class Scheduler:
         tokens = sequence.tokens[:-1]
         known = [(other, num_shared(other.tokens, tokens, 0)) for other in self.running]
         match = self._longest(tokens, known)
-        length = match.length if match else 0
+        start, length = _Start(match), match.length if match else 0
+        swapped = self._swap.find(tokens)
+        if swapped and swapped.length >= length + MIN_GAIN:
+            start, length = _Start(swapped=swapped), swapped.length
         for count in reversed(sequence.request.prefixes):
             if count >= length + MIN_GAIN and self._is_stored(tokens[:count]):
-                return _Start(None, count)
+                return _Start(num_stored=count)
         if any(n >= max(length, other.num_evaluated) + MIN_GAIN for other, n in known):
             return None
-        return _Start(match, 0)
+        return start
 
     def _longest(
         self, tokens: list[int], known: Sequence[tuple[EngineSequence, int]]
@@ -228,7 +253,8 @@ class Scheduler:
 
     def _place(self, sequence: EngineSequence, start: _Start) -> list[CacheStep]:
         """Give a sequence its id and cells, residents making way; what the cache has to do."""
-        match = start.match
+        match, swapped = start.match, start.swapped
+        state = self._swap.take(swapped) if swapped else b""  # before others are swapped out
         is_resident = match is not None and match.seq_id in self._cache
         length = match.length if match else 0
         num_cells = _num_to_start(sequence) - length
@@ -236,7 +262,7 @@ class Scheduler:
             self._cache.touch(match.seq_id)
         steps: list[CacheStep] = []
         while self._cells.num_free < num_cells and len(self._cache) > is_resident:
-            steps.append(self._free(self._evict()))
+            steps += self._evict()
         if match and is_resident and (match.is_whole or self._cells.num_free < num_cells):
             sequence.seq_id = self._take_over(match, steps)
         else:
@@ -248,6 +274,9 @@ class Scheduler:
         if start.num_stored:
             length = start.num_stored
             steps.append(Restore(sequence.seq_id, length))
+        if swapped:
+            length = swapped.length
+            steps.append(SwapIn(sequence.seq_id, state, length))
         sequence.num_evaluated = length
         if not sequence.num_preempted:
             sequence.num_cached = length
@@ -270,33 +299,39 @@ class Scheduler:
             sequence = self.running[at]
             missing = len(sequence.tokens) - self._cells.num_of(_id(sequence))
             if missing > self._cells.num_free and len(self._cache):
-                steps.append(self._free(self._evict()))
+                steps += self._evict()
             elif missing > self._cells.num_free:
-                steps.append(self._preempt(self.running[-1]))
+                steps += self._preempt(self.running[-1])
             else:
                 self._cells.claim(_id(sequence), max(0, missing))
                 at += 1
         return steps
 
-    def _preempt(self, sequence: EngineSequence) -> CacheStep:
+    def _preempt(self, sequence: EngineSequence) -> list[CacheStep]:
         """Let a running sequence wait again, before all others."""
-        step = self._free(self._take_id(sequence))
+        steps = self._make_way(self._take_id(sequence), sequence.tokens[: sequence.num_evaluated])
         sequence.num_evaluated = 0
         sequence.num_preempted += 1
         self.num_preempted += 1
         self.waiting.appendleft(sequence)
-        return step
+        return steps
 
     def _take_id(self, sequence: EngineSequence) -> int:
         seq_id, sequence.seq_id = _id(sequence), None
         self.running.remove(sequence)
         return seq_id
 
-    def _evict(self) -> int:
-        """Take the least recently used resident out of the cache; its id."""
+    def _evict(self) -> list[CacheStep]:
+        """Take the least recently used resident out of the cache."""
         seq_id = self._cache.seq_ids[0]
-        self._cache.remove(seq_id)
-        return seq_id
+        return self._make_way(seq_id, self._cache.remove(seq_id)[: self._num_given[seq_id]])
+
+    def _make_way(self, seq_id: int, tokens: list[int]) -> list[CacheStep]:
+        """Free a sequence's cells; what it has of `tokens` is swapped out if that may pay."""
+        is_worth = len(tokens) >= MIN_GAIN and self._swap.wants(tokens)
+        if is_worth and self._holds(seq_id, len(tokens)):
+            return [SwapOut(seq_id, tokens), self._free(seq_id)]
+        return [self._free(seq_id)]
 
     def _free(self, seq_id: int) -> Forget:
         self._cells.cut(seq_id, 0)

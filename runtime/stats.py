@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from runtime.prefix_store import PrefixStore
 from runtime.scheduler import Scheduler
+from runtime.swap_space import SwapSpace
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +25,14 @@ class EngineStats:
     num_restored: int = 0
     num_unusable: int = 0
     """Prefixes read back from disk, and those that could not be used."""
+    num_swapped: int = 0
+    num_swapped_bytes: int = 0
+    """Conversations in host memory, for want of room in the cache, and what they take."""
+    num_swapped_in: int = 0
+    """How often one came back."""
 
 
-def stats_of(scheduler: Scheduler, prefixes: PrefixStore | None) -> EngineStats:
+def stats_of(scheduler: Scheduler, prefixes: PrefixStore | None, swap: SwapSpace) -> EngineStats:
     """Counts at this moment; the caller sees to it that they hold still."""
     return EngineStats(
         len(scheduler.waiting),
@@ -39,4 +45,7 @@ def stats_of(scheduler: Scheduler, prefixes: PrefixStore | None) -> EngineStats:
         prefixes.num_bytes if prefixes else 0,
         prefixes.num_restored if prefixes else 0,
         prefixes.num_unusable if prefixes else 0,
+        len(swap),
+        swap.num_bytes,
+        swap.num_taken,
     )

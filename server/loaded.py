@@ -11,10 +11,11 @@ from heads.loading import check_format, open_encoder
 from heads.session import HeadsSession
 from runtime.context_config import MAX_SEQUENCES
 from runtime.encoder import PromptEncoder
-from runtime.engine import Engine
+from runtime.engine import Engine, Offload
 from runtime.llama_backend import LlamaContext, LlamaModel, llama_version
 from runtime.pace import Pace
 from runtime.prefix_store import PrefixStore
+from runtime.swap_space import SwapSpace
 from server.settings import Settings
 from server.tuned import in_force
 
@@ -86,7 +87,7 @@ def open_loaded(settings: Settings, bundle: Bundle, old: Loaded | None = None) -
 
 @contextmanager
 def open_engine(settings: Settings, bundle: Bundle, model: LlamaModel) -> Iterator[Engine]:
-    """The engine on its thread, with what it keeps in the KV cache and on disk.
+    """The engine on its thread, with what it keeps in the KV cache, in memory and on disk.
 
     Raises ModelError.
     """
@@ -118,6 +119,6 @@ def open_engine(settings: Settings, bundle: Bundle, model: LlamaModel) -> Iterat
                 context,
                 max_waiting=settings.max_waiting,
                 max_residents=config.n_seq_max - num_running - has_prefixes,
-                prefixes=prefixes,
+                offload=Offload(prefixes, SwapSpace(settings.swap_mb * 10**6)),
             )
         )

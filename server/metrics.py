@@ -29,10 +29,13 @@ _GAUGES = {
     "num_resident_cells": ("kv_cells_resident", "KV cells that only finished requests hold."),
     "num_residents": ("residents", "Finished requests whose KV cells are kept."),
     "num_stored_bytes": ("prefix_bytes", "NPC prefixes on disk, in bytes."),
+    "num_swapped": ("swapped", "Conversations in host memory, for want of room in the cache."),
+    "num_swapped_bytes": ("swap_bytes", "What they take there, in bytes."),
 }
 _COUNTERS = {
     "num_preempted": ("preempted", "Requests that gave their KV cells to an older one."),
     "num_restored": ("prefixes_restored", "NPC prefixes read back from disk."),
+    "num_swapped_in": ("swapped_in", "Conversations that came back from host memory."),
     "num_unusable": ("prefixes_unusable", "NPC prefixes on disk that could not be used."),
 }
 

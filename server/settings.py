@@ -41,6 +41,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     prefix_mb: Annotated[int, msgspec.Meta(ge=0)] = 512
     """Megabytes of disk for what was evaluated of the NPCs' and scenes' descriptions, so that a
     restarted server answers its first player warm; 0: none."""
+    swap_mb: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Megabytes of memory for the states of conversations that the cache has no room for; 0: they
+    are evaluated again."""
     n_conversations: Count = 1_024
     """Conversations whose transcripts are remembered."""
     threads: Count | None = None

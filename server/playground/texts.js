@@ -140,6 +140,7 @@ export const TEXTS = {
   shown: ["프롬프트에 넣음", "shown to the model"],
   not_shown: ["넣지 않음", "not shown"],
   lead_of: ["앞선 정도 {lead} (기준 {bound})", "lead {lead} (of {bound})"],
+  letters_add: ["같은 글자로 +{letters}", "+{letters} by shared letters"],
   tokens: ["토큰 {n}개", "tokens: {n}"],
   heads_said: ["헤드 {value}", "heads {value}"],
   policy_said: ["정책 {policy}", "policy {policy}"],

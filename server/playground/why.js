@@ -114,7 +114,11 @@ function notes({ notes, note_threshold: bound }) {
         head(note.id, t(note.shown ? "shown" : "not_shown")),
         el("p", { lang: langOf(note.nearest_passage) }, note.nearest_passage),
         dim(
-          [t("lead_of", { lead: number(note.lead), bound: bound ?? "–" }), note.why_not]
+          [
+            t("lead_of", { lead: number(note.lead), bound: bound ?? "–" }),
+            t("letters_add", { letters: number(note.letters) }),
+            note.why_not,
+          ]
             .filter(Boolean)
             .join(" · "),
         ),

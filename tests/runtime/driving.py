@@ -7,9 +7,8 @@ from typing import Any
 
 from runtime.context_config import ContextConfig
 from runtime.encoder import PromptEncoder, find_special_ids
-from runtime.engine import Engine
+from runtime.engine import Engine, Offload
 from runtime.llama_backend import Chunk, LlamaContext, LlamaModel, Vector
-from runtime.prefix_store import PrefixStore
 from runtime.sampling import SamplingParams
 from runtime.sequence import (
     Done,
@@ -95,7 +94,7 @@ def by_hand(
     *,
     max_waiting: int = 64,
     max_residents: int = 0,
-    prefixes: PrefixStore | None = None,
+    offload: Offload | None = None,
 ) -> Iterator["Bench"]:
     """An engine without its thread: the test calls `step`."""
     with open_context(model, config) as context:
@@ -103,7 +102,7 @@ def by_hand(
             context,
             max_waiting=max_waiting,
             max_residents=max_residents,
-            prefixes=prefixes,
+            offload=offload,
             budget=WholeBatches(),
         )
         try:

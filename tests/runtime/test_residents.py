@@ -8,19 +8,24 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from runtime.errors import Overloaded
-from runtime.plan import Admission, CacheStep, Forget, Limits, Restore, Share
+from runtime.plan import Admission, CacheStep, Forget, Limits, Restore, Share, SwapIn, SwapOut
 from runtime.sampling import SamplingParams
 from runtime.scheduler import Scheduler
 from runtime.sequence import EngineSequence, Request
+from runtime.swap_space import SwapSpace
 
 LIMITS = Limits(sequences=2, cells=120, batch_tokens=16, waiting=4, residents=2)
 
 
 class Cache:
-    """What llama.cpp would hold: the cells of each sequence, a shared cell being one object."""
+    """What llama.cpp would hold: the cells of each sequence, a shared cell being one object.
 
-    def __init__(self) -> None:
+    A state is the tokens, as bytes.
+    """
+
+    def __init__(self, swap: SwapSpace | None = None) -> None:
         self.cells: dict[int, list[list[int]]] = {}
+        self.swap = SwapSpace() if swap is None else swap
 
     def do(self, steps: list[CacheStep], tokens: Sequence[int] = ()) -> None:
         for step in steps:
@@ -28,6 +33,14 @@ class Cache:
                 assert not self.cells.get(step.seq_id), "it is empty"
                 assert tokens, "only an admission restores"
                 self.evaluate(step.seq_id, tokens[: step.end])
+            elif isinstance(step, SwapIn):
+                assert not self.cells.get(step.seq_id), "it is empty"
+                assert len(step.state) == step.end
+                self.evaluate(step.seq_id, [*step.state])
+            elif isinstance(step, SwapOut):
+                del self.cells[step.seq_id][len(step.tokens) :]
+                assert self.tokens(step.seq_id) == step.tokens
+                self.swap.put(step.tokens, bytes(step.tokens))
             elif isinstance(step, Share):
                 assert not self.cells.get(step.target), "a target is empty"
                 assert step.end <= len(self.cells[step.source])
@@ -53,10 +66,14 @@ def sequence(prompt: list[int], max_tokens: int = 4) -> EngineSequence:
 class ResidentsMachine(RuleBasedStateMachine):
     """Random conversations that begin alike, cancelled now and then."""
 
+    swap_bytes = 0
+
     def __init__(self) -> None:
         super().__init__()
         self.stored: set[int] = set()
-        self.scheduler, self.cache = Scheduler(LIMITS, self.is_stored), Cache()
+        self.swap = SwapSpace(self.swap_bytes)
+        self.scheduler = Scheduler(LIMITS, self.is_stored, swap=self.swap)
+        self.cache = Cache(self.swap)
         self.open: list[EngineSequence] = []
 
     def is_stored(self, prefix: Sequence[int]) -> bool:
@@ -125,6 +142,7 @@ class ResidentsMachine(RuleBasedStateMachine):
         assert self.cache.num_used <= LIMITS.cells
         assert self.scheduler.num_residents <= LIMITS.residents
         assert self.scheduler.num_resident_cells >= 0
+        assert self.swap.num_bytes <= self.swap_bytes
 
     @invariant()
     def what_nobody_runs_and_nobody_keeps_is_forgotten(self) -> None:
@@ -144,6 +162,16 @@ class ResidentsMachine(RuleBasedStateMachine):
 
 TestResidents = ResidentsMachine.TestCase
 TestResidents.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+
+
+class SwappedMachine(ResidentsMachine):
+    """The same, and what makes way goes to the swap space."""
+
+    swap_bytes = 150
+
+
+TestSwapped = SwappedMachine.TestCase
+TestSwapped.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 
 def play(scheduler: Scheduler, cache: Cache, asked: EngineSequence) -> EngineSequence:
@@ -231,3 +259,73 @@ def test_without_room_for_residents_nothing_is_kept() -> None:
     (step,) = scheduler.remove(asked, is_kept=True)
     assert isinstance(step, Forget)
     assert scheduler.num_residents == 0
+
+
+def swapping(num_bytes: int = 1000) -> tuple[Scheduler, Cache, SwapSpace]:
+    swap = SwapSpace(num_bytes)
+    return Scheduler(LIMITS, swap=swap), Cache(swap), swap
+
+
+def test_a_conversation_that_made_way_goes_on_where_it_ended() -> None:
+    scheduler, cache, swap = swapping()
+    for token in (1, 2, 3):
+        play(scheduler, cache, sequence([token] * 30))
+    assert (len(swap), swap.num_bytes) == (1, 30)
+    assert play(scheduler, cache, sequence([1] * 30 + [9] * 5)).num_cached == 30
+    assert swap.num_taken == 1
+    assert play(scheduler, cache, sequence([2] * 30 + [9] * 5)).num_cached == 30
+
+
+def test_a_line_that_was_told_otherwise_than_it_was_sampled_costs_itself() -> None:
+    scheduler, cache, _ = swapping()
+    asked = sequence([1] * 30)
+    asked.tokens += [7] * 4  # what it says
+    for each in (asked, sequence([2] * 30), sequence([3] * 30)):
+        play(scheduler, cache, each)
+    assert play(scheduler, cache, sequence([1] * 30 + [8] * 6)).num_cached == 30
+
+
+def test_what_was_swapped_out_is_of_use_only_as_a_whole() -> None:
+    scheduler, cache, _ = swapping()
+    for token in (1, 2, 3):
+        play(scheduler, cache, sequence([token] * 30))
+    assert play(scheduler, cache, sequence([1] * 29 + [9] * 5)).num_cached == 0
+
+
+def test_what_a_resident_has_as_well_is_not_swapped_in() -> None:
+    scheduler, cache, swap = swapping()
+    for token in (1, 2, 3):
+        play(scheduler, cache, sequence([token] * 30))
+    play(scheduler, cache, sequence([1] * 25 + [9] * 10))
+    # 25 cells are shared with a resident, 30 tokens are in memory: not worth a copy
+    assert play(scheduler, cache, sequence([1] * 30 + [8])).num_cached == 25
+    assert swap.num_taken == 0
+
+
+def test_one_that_gave_its_cells_to_an_older_one_is_not_evaluated_anew() -> None:
+    swap = SwapSpace(1000)
+    limits = Limits(sequences=2, cells=400, batch_tokens=64, waiting=4, residents=2)
+    scheduler, cache = Scheduler(limits, swap=swap), Cache(swap)
+    old, young = sequence([1] * 40, 200), sequence([2] * 40, 200)
+    for asked in (old, young):
+        scheduler.add(asked)
+    num_evaluated = 0
+    while scheduler.has_work:
+        for admission in scheduler.admit():
+            cache.do(admission.steps)
+        plan = scheduler.plan()
+        cache.do(plan.steps)
+        for part in plan.slices:
+            running = part.sequence
+            assert running.seq_id is not None
+            start = running.num_evaluated
+            cache.evaluate(running.seq_id, running.tokens[start : start + part.count])
+            running.num_evaluated += part.count
+            num_evaluated += part.count
+            if part.is_output:
+                running.tokens.append(7)
+                if len(running.reply) == 200:
+                    cache.do(scheduler.remove(running))
+    assert scheduler.num_preempted == 1
+    assert swap.num_taken == 1
+    assert num_evaluated == 2 * (40 + 199), "each token once"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime.engine import Offload
 from runtime.llama_backend import LlamaModel
 from runtime.prefix_store import PrefixStore
 from runtime.prompt import Transcript
@@ -26,7 +27,7 @@ def restarted(model: LlamaModel, folder: Path) -> Iterator[Bench]:
     """A server's engine after a restart: nothing in memory, but what is on disk."""
     store = PrefixStore(folder, "tiny", 10**8)
     try:
-        with by_hand(model, EXACT, max_residents=1, prefixes=store) as bench:
+        with by_hand(model, EXACT, max_residents=1, offload=Offload(store)) as bench:
             yield bench
     finally:
         store.close()
