@@ -70,7 +70,8 @@ class Engine:
     ) -> None:
         self.pace = Pace()
         config = context.config
-        prefixes, swap = (offload.prefixes, offload.swap) if offload else (None, SwapSpace())
+        offload = offload or Offload()
+        prefixes, swap = offload.prefixes, offload.swap
         num_sequences = config.n_seq_max - max_residents - (prefixes is not None)
         assert num_sequences > 0, "some of the context's sequences must run"
         self._context = context
@@ -378,14 +379,11 @@ class Engine:
     def _arrange(self, steps: Sequence[CacheStep], admitted: EngineSequence | None = None) -> None:
         for step in steps:
             if isinstance(step, SwapOut):
-                self._context.forget(step.seq_id, len(step.tokens))
-                self._swap.put(step.tokens, self._context.save(step.seq_id))
+                self._swap_out(step)
             elif isinstance(step, (Restore, SwapIn)):
                 assert admitted is not None, "only an admission restores"
                 is_whole = (
-                    self._fill(step.seq_id, step.state, step.end)
-                    if isinstance(step, SwapIn)
-                    else self._read_back(step, admitted)
+                    self._swap_in(step) if isinstance(step, SwapIn) else self._read(step, admitted)
                 )
                 if not is_whole:
                     self._begin_anew(admitted)
@@ -394,7 +392,23 @@ class Engine:
             else:
                 self._context.forget(step.seq_id, step.start)
 
-    def _read_back(self, step: Restore, sequence: EngineSequence) -> bool:
+    def _swap_out(self, step: SwapOut) -> None:
+        self._context.forget(step.seq_id, len(step.tokens))
+        try:
+            self._swap.put(step.tokens, self._context.save(step.seq_id))
+        except MemoryError:
+            logger.warning("no memory for a conversation of %d tokens", len(step.tokens))
+
+    def _swap_in(self, step: SwapIn) -> bool:
+        """Whether llama.cpp took a state back."""
+        is_whole = self._fill(step.seq_id, step.state, step.end)
+        if is_whole:
+            self._swap.num_restored += 1
+        else:
+            logger.warning("llama.cpp does not take a state back; it is evaluated again")
+        return is_whole
+
+    def _read(self, step: Restore, sequence: EngineSequence) -> bool:
         """Whether a prefix could be read back from disk."""
         assert self._prefixes is not None, "something is stored"
         tokens = sequence.tokens[: step.end]

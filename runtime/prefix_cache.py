@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The longest kept beginning of a prompt: `length` tokens of resident `seq_id`."""
+    """The longest kept beginning of a prompt: `length` tokens of resident `holder`."""
 
-    seq_id: int
+    holder: int
     length: int
     is_whole: bool
     """Whether those are all the tokens that the resident has."""
@@ -52,21 +52,24 @@ class PrefixCache:
 
         Only of residents of which the cache `holds` so much.
         """
+        for holders, length in reversed(self._beginnings(tokens)):
+            if usable := [holder for holder in holders if holds(holder, length)]:
+                # of those that have it, one that has no more: it can be gone on with as it is
+                best = min(usable, key=lambda holder: len(self._residents[holder]))
+                return Match(best, length, self.is_whole(best, length))
+        return None
+
+    def _beginnings(self, tokens: list[int]) -> list[tuple[set[int], int]]:
+        """Who has how many of the first of `tokens`, from the few to the many."""
+        found: list[tuple[set[int], int]] = []
         node, length = self._root, 0
-        while True:
-            child = node.children.get(tokens[length]) if length < len(tokens) else None
-            if child is None:
-                break
+        while length < len(tokens) and (child := node.children.get(tokens[length])):
             shared = num_shared(child.tokens, tokens, length)
             node, length = child, length + shared
+            found.append((node.holders, length))
             if shared < len(child.tokens):
                 break
-        usable = [seq_id for seq_id in node.holders if length and holds(seq_id, length)]
-        if not usable:
-            return None
-        # of those that have it, one that has no more: it can be gone on with as it is
-        seq_id = min(usable, key=lambda holder: len(self._residents[holder]))
-        return Match(seq_id, length, self.is_whole(seq_id, length))
+        return found
 
     def add(self, seq_id: int, tokens: list[int]) -> list[int]:
         """Keep `tokens` as resident `seq_id`; residents that it makes needless, taken out.

@@ -7,10 +7,10 @@ What a finished sequence leaves in the cache stays there as a resident until its
 request whose prompt begins like one, or like one that runs, is evaluated from where they part.
 
 A request is admitted with the cells of what is known and some for what will be generated. Where
-that was too little and no resident is left to make way, the youngest gives its cells back and is
-evaluated anew when there is room: the oldest always goes on.
+that was too little and no resident is left to make way, the youngest gives its cells back and
+begins again when there is room: the oldest always goes on.
 
-Whoever makes way is put in the swap space, if there is one, and comes back from there.
+Who makes way goes to the swap space, if there is one, and need not be evaluated anew.
 """
 
 from collections import deque
@@ -75,8 +75,7 @@ class Scheduler:
         self._cells = CellLedger(limits.cells)
         self._cache = PrefixCache()
         self._num_given: dict[int, int] = {}
-        """Tokens of a resident that it was given. The line that it sampled may have been told
-        otherwise, and only of what a conversation begins with a state is of use."""
+        """Of each resident: the tokens that were not sampled."""
         self.num_preempted = 0
         self.num_places = limits.sequences
         """Sequences that can run together: fewer than there may be where cells are short."""
@@ -161,11 +160,13 @@ class Scheduler:
             return []
         seq_id = self._take_id(sequence)
         tokens = sequence.tokens[: sequence.num_evaluated]
-        if not (is_kept and tokens and self.limits.residents):
+        if not (is_kept and tokens):
             return [self._free(seq_id)]
+        if not self.limits.residents:
+            return [*self._swap_out(seq_id, tokens, sequence.num_prompt), self._free(seq_id)]
         known = self._cache.find(tokens, self._holds)
         if known and known.length == len(tokens):
-            self._cache.touch(known.seq_id)
+            self._cache.touch(known.holder)
             return [self._free(seq_id)]
         self._cells.cut(seq_id, len(tokens))
         self._num_given[seq_id] = sequence.num_prompt
@@ -231,7 +232,7 @@ class Scheduler:
             Match(_id(other), min(length, other.num_evaluated), is_whole=False)
             for other, length in known
         ]
-        usable = [m for m in matches if m.length >= MIN_GAIN and self._holds(m.seq_id, m.length)]
+        usable = [m for m in matches if m.length >= MIN_GAIN and self._holds(m.holder, m.length)]
         resident = self._cache.find(tokens, self._holds)
         if resident and (resident.length >= MIN_GAIN or resident.is_whole):
             usable.insert(0, resident)
@@ -243,7 +244,7 @@ class Scheduler:
         One that was preempted must be able to end, and those that run too: once is enough.
         """
         num_cells = _num_to_start(sequence)
-        if match and match.seq_id not in self._cache:
+        if match and match.holder not in self._cache:
             num_cells -= match.length
         if sequence.num_preempted:
             num_cells += sum(
@@ -255,11 +256,11 @@ class Scheduler:
         """Give a sequence its id and cells, residents making way; what the cache has to do."""
         match, swapped = start.match, start.swapped
         state = self._swap.take(swapped) if swapped else b""  # before others are swapped out
-        is_resident = match is not None and match.seq_id in self._cache
+        is_resident = match is not None and match.holder in self._cache
         length = match.length if match else 0
         num_cells = _num_to_start(sequence) - length
         if match and is_resident:
-            self._cache.touch(match.seq_id)
+            self._cache.touch(match.holder)
         steps: list[CacheStep] = []
         while self._cells.num_free < num_cells and len(self._cache) > is_resident:
             steps += self._evict()
@@ -268,8 +269,8 @@ class Scheduler:
         else:
             sequence.seq_id = self._free_ids.pop()
             if match:
-                self._cells.share(match.seq_id, sequence.seq_id, length)
-                steps.append(Share(match.seq_id, sequence.seq_id, length))
+                self._cells.share(match.holder, sequence.seq_id, length)
+                steps.append(Share(match.holder, sequence.seq_id, length))
         self._cells.claim(sequence.seq_id, num_cells)
         if start.num_stored:
             length = start.num_stored
@@ -285,11 +286,14 @@ class Scheduler:
 
     def _take_over(self, match: Match, steps: list[CacheStep]) -> int:
         """Let a resident run again, from where the prompt leaves it."""
-        self._cache.remove(match.seq_id)
+        seq_id = match.holder
+        tokens = self._cache.remove(seq_id)
         if not match.is_whole:
-            self._cells.cut(match.seq_id, match.length)
-            steps.append(Forget(match.seq_id, match.length))
-        return match.seq_id
+            least = match.length + MIN_GAIN
+            steps += self._swap_out(seq_id, tokens, self._num_given[seq_id], least)
+            self._cells.cut(seq_id, match.length)
+            steps.append(Forget(seq_id, match.length))
+        return seq_id
 
     def _make_room(self) -> list[CacheStep]:
         """A cell for every known token of those that run, the oldest first."""
@@ -309,7 +313,8 @@ class Scheduler:
 
     def _preempt(self, sequence: EngineSequence) -> list[CacheStep]:
         """Let a running sequence wait again, before all others."""
-        steps = self._make_way(self._take_id(sequence), sequence.tokens[: sequence.num_evaluated])
+        seq_id, tokens = self._take_id(sequence), sequence.tokens[: sequence.num_evaluated]
+        steps = [*self._swap_out(seq_id, tokens, len(tokens)), self._free(seq_id)]
         sequence.num_evaluated = 0
         sequence.num_preempted += 1
         self.num_preempted += 1
@@ -324,14 +329,21 @@ class Scheduler:
     def _evict(self) -> list[CacheStep]:
         """Take the least recently used resident out of the cache."""
         seq_id = self._cache.seq_ids[0]
-        return self._make_way(seq_id, self._cache.remove(seq_id)[: self._num_given[seq_id]])
+        steps = self._swap_out(seq_id, self._cache.remove(seq_id), self._num_given[seq_id])
+        return [*steps, self._free(seq_id)]
 
-    def _make_way(self, seq_id: int, tokens: list[int]) -> list[CacheStep]:
-        """Free a sequence's cells; what it has of `tokens` is swapped out if that may pay."""
-        is_worth = len(tokens) >= MIN_GAIN and self._swap.wants(tokens)
-        if is_worth and self._holds(seq_id, len(tokens)):
-            return [SwapOut(seq_id, tokens), self._free(seq_id)]
-        return [self._free(seq_id)]
+    def _swap_out(
+        self, seq_id: int, tokens: list[int], num_given: int, least: int = MIN_GAIN
+    ) -> list[CacheStep]:
+        """Put a sequence that has `tokens` in the swap space, if that spares `least` some day.
+
+        Up to where its line begins, which may be told otherwise than it was sampled; or else, where
+        a sliding window no longer has what is needed there, all of it.
+        """
+        for kept in (tokens[:num_given], tokens):
+            if len(kept) >= least and self._swap.wants(kept) and self._holds(seq_id, len(kept)):
+                return [SwapOut(seq_id, kept)]
+        return []
 
     def _free(self, seq_id: int) -> Forget:
         self._cells.cut(seq_id, 0)

@@ -152,7 +152,7 @@ class EngineSequence:
     num_decision: int = 0
     num_cached: int = 0
     num_preempted: int = 0
-    """How often its cells were taken for an older one's; it is evaluated anew each time."""
+    """How often its cells were taken for an older one's; it begins again each time."""
     seq_id: int | None = None
     sampler: TokenSampler | None = None
     is_state_due: bool = field(init=False)

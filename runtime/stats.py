@@ -47,5 +47,5 @@ def stats_of(scheduler: Scheduler, prefixes: PrefixStore | None, swap: SwapSpace
         prefixes.num_unusable if prefixes else 0,
         len(swap),
         swap.num_bytes,
-        swap.num_taken,
+        swap.num_restored,
     )

@@ -16,8 +16,8 @@ class SwapSpace:
         self._states: dict[int, bytes] = {}
         self._next = 0
         self.num_bytes = 0
-        self.num_taken = 0
-        """States that were asked back."""
+        self.num_restored = 0
+        """States that the cache took back."""
 
     def __len__(self) -> int:
         return len(self._states)
@@ -31,13 +31,11 @@ class SwapSpace:
 
     def find(self, tokens: list[int]) -> Match | None:
         """The longest beginning of `tokens` of which there is a state."""
-        found = self._known.find(tokens, self._known.is_whole)
-        return found if found and found.is_whole else None
+        return self._known.find(tokens, self._known.is_whole)
 
     def take(self, match: Match) -> bytes:
         """The state that was found, which is kept no longer."""
-        self.num_taken += 1
-        return self._drop(match.seq_id)
+        return self._drop(match.holder)
 
     def put(self, tokens: list[int], state: bytes) -> None:
         """Keep a state that is wanted, if it is within the bound."""

@@ -33,7 +33,7 @@ def test_the_longest_beginning_is_found_whatever_came_and_went(
             assert match is None
             continue
         assert match is not None
-        assert match.length == longest == num_shared(tokens, residents[match.seq_id])
+        assert match.length == longest == num_shared(tokens, residents[match.holder])
         can_be_whole = any(tokens[: len(o)] == o and len(o) == longest for o in residents.values())
         assert match.is_whole == can_be_whole
 

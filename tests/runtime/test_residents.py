@@ -37,6 +37,7 @@ class Cache:
                 assert not self.cells.get(step.seq_id), "it is empty"
                 assert len(step.state) == step.end
                 self.evaluate(step.seq_id, [*step.state])
+                self.swap.num_restored += 1
             elif isinstance(step, SwapOut):
                 del self.cells[step.seq_id][len(step.tokens) :]
                 assert self.tokens(step.seq_id) == step.tokens
@@ -272,7 +273,7 @@ def test_a_conversation_that_made_way_goes_on_where_it_ended() -> None:
         play(scheduler, cache, sequence([token] * 30))
     assert (len(swap), swap.num_bytes) == (1, 30)
     assert play(scheduler, cache, sequence([1] * 30 + [9] * 5)).num_cached == 30
-    assert swap.num_taken == 1
+    assert swap.num_restored == 1
     assert play(scheduler, cache, sequence([2] * 30 + [9] * 5)).num_cached == 30
 
 
@@ -299,7 +300,25 @@ def test_what_a_resident_has_as_well_is_not_swapped_in() -> None:
     play(scheduler, cache, sequence([1] * 25 + [9] * 10))
     # 25 cells are shared with a resident, 30 tokens are in memory: not worth a copy
     assert play(scheduler, cache, sequence([1] * 30 + [8])).num_cached == 25
-    assert swap.num_taken == 0
+    assert swap.num_restored == 0
+
+
+def test_one_whose_cells_are_taken_over_is_swapped_out_before() -> None:
+    scheduler, cache, _ = swapping()
+    play(scheduler, cache, sequence([1] * 40 + [2] * 40))
+    play(scheduler, cache, sequence([5] * 30))
+    assert play(scheduler, cache, sequence([1] * 40 + [3] * 70)).num_cached == 40
+    assert play(scheduler, cache, sequence([1] * 40 + [2] * 40 + [4])).num_cached == 80
+    assert play(scheduler, cache, sequence([5] * 30 + [4])).num_cached == 30
+
+
+def test_without_residents_everybody_is_swapped_out() -> None:
+    swap = SwapSpace(1000)
+    limits = Limits(sequences=2, cells=120, batch_tokens=16, waiting=4)
+    scheduler, cache = Scheduler(limits, swap=swap), Cache(swap)
+    play(scheduler, cache, sequence([1] * 30))
+    assert play(scheduler, cache, sequence([1] * 30 + [2])).num_cached == 30
+    assert not any(cache.cells.values())
 
 
 def test_one_that_gave_its_cells_to_an_older_one_is_not_evaluated_anew() -> None:
@@ -327,5 +346,5 @@ def test_one_that_gave_its_cells_to_an_older_one_is_not_evaluated_anew() -> None
                 if len(running.reply) == 200:
                     cache.do(scheduler.remove(running))
     assert scheduler.num_preempted == 1
-    assert swap.num_taken == 1
+    assert swap.num_restored == 1
     assert num_evaluated == 2 * (40 + 199), "each token once"

@@ -1,6 +1,7 @@
 """States in host memory, and an engine that swaps: what is said is what would have been said."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from runtime.llama_backend import LlamaContext, LlamaModel
 from runtime.sequence import Request
 from runtime.swap_space import SwapSpace
 from tests.runtime.driving import EXACT, Bench, by_hand, greedy
+from tests.runtime.reference import plain_greedy
 
 
 def test_the_least_recently_kept_state_makes_way() -> None:
@@ -20,7 +22,7 @@ def test_the_least_recently_kept_state_makes_way() -> None:
     assert found is not None
     assert found.length == 4
     assert swap.take(found) == bytes(40)
-    assert (len(swap), swap.num_bytes, swap.num_taken) == (1, 40, 1)
+    assert (len(swap), swap.num_bytes) == (1, 40)
     assert swap.find([2] * 9) is None
 
 
@@ -42,6 +44,11 @@ def test_an_empty_state_and_one_beyond_the_bound_are_not_kept(size: int) -> None
 
 def test_without_room_nothing_is_wanted() -> None:
     assert not SwapSpace().wants([1] * 4)
+
+
+def no_memory(*_: object) -> bytes:
+    """As if the machine had none left."""
+    raise MemoryError
 
 
 def conversation(bench: Bench, between: Callable[[], object]) -> tuple[list[int], int]:
@@ -68,14 +75,54 @@ def test_a_conversation_that_was_swapped_out_says_the_same(tiny: LlamaModel) -> 
         assert stats.num_swapped_bytes > 1000
 
 
-def test_a_state_that_llama_does_not_take_is_evaluated_again(
-    tiny: LlamaModel, monkeypatch: pytest.MonkeyPatch
+def test_the_longest_beginning_counts_though_another_has_more_of_the_tokens() -> None:
+    swap = SwapSpace(100)
+    swap.put([1, 1, 1, 1, 2, 2], bytes(40))
+    swap.put([1, 1, 1, 1], bytes(20))
+    found = swap.find([1, 1, 1, 1, 2, 3])
+    assert found is not None
+    assert found.length == 4
+
+
+@pytest.mark.parametrize(
+    ("save", "told"),
+    [
+        (lambda *_: b"no state of any sequence" * 100, "does not take a state back"),
+        (no_memory, "no memory for a conversation of"),
+    ],
+)
+def test_a_state_that_is_of_no_use_is_evaluated_again(
+    tiny: LlamaModel,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    save: Callable[..., bytes],
+    told: str,
 ) -> None:
     with by_hand(tiny, EXACT, max_residents=1) as bench:
         alone, _ = conversation(bench, lambda: None)
-    monkeypatch.setattr(LlamaContext, "save", lambda *_: b"no state of any sequence" * 100)
+    monkeypatch.setattr(LlamaContext, "save", save)
     with by_hand(tiny, EXACT, max_residents=1, offload=Offload(swap=SwapSpace(10**8))) as bench:
         others = [Request([*range(n, n + 60)], greedy(8)) for n in (20, 90)]
         swapped, num_cached = conversation(bench, lambda: bench.finish(*others))
-        assert bench.engine.stats.num_swapped_in == 1
+        assert bench.engine.stats.num_swapped_in == 0
     assert (swapped, num_cached) == (alone, 0)
+    assert told in caplog.text
+
+
+def test_many_conversations_go_on_in_a_cache_that_is_far_too_small(
+    tiny: LlamaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a sliding window, too, whose cells others are given while the conversation is there."""
+    for question in ("is_end", "is_control"):
+        monkeypatch.setattr(LlamaModel, question, lambda *_: False)
+    config = replace(EXACT, n_ctx=512, n_seq_max=8)
+    with by_hand(tiny, config, max_residents=6, offload=Offload(swap=SwapSpace(10**8))) as bench:
+        told = [[30 + number, *(40 + at * number % 9 for at in range(70))] for number in range(12)]
+        for turn in range(3):
+            for prompt in told:
+                done = bench.finish_one(Request([*prompt], greedy(4))).done
+                assert list(done.tokens) == plain_greedy(tiny, prompt, 4)
+                if turn:
+                    assert done.usage.cached_tokens >= len(prompt) - 6
+                prompt += [*done.tokens, 50]
+        assert bench.engine.stats.num_swapped_in >= 20
