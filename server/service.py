@@ -22,6 +22,7 @@ from server.loaded import Loaded, open_loaded
 from server.metrics import Metrics
 from server.pipeline import Dialogue
 from server.rates import RateLimit
+from server.schemas import MAX_TEXT
 from server.sessions import Sessions
 from server.settings import Settings
 
@@ -116,7 +117,8 @@ def open_service(
     if settings.embedder != NO_EMBEDDER:
         say(f"sentence encoder {settings.embedder}")
         embedder = open_embedder(settings.embedder)
-        embedder.hear(".")  # what it makes at its first call is made before the first player's
+        # what it makes at its first call, or first long one, is made before a player waits for it
+        embedder.hear("a " * (MAX_TEXT // 2))
     retriever = open_retriever(settings, world, embedder, say)
     if embedder is not None:
         embedder.stand_back()
