@@ -77,7 +77,7 @@ def test_drills_practise_what_conversations_seldom_hold(splits: dict[str, list[T
     drills = splits[DRILLS]
     assert len(drills) >= 1_000
     assert sum(turn.delta["trust"] <= -0.1 for turn in drills) >= len(drills) / 4
-    assert sum(bool(turn.withheld) for turn in drills) >= len(drills) / 4
+    assert sum(bool(turn.withheld) for turn in drills) >= len(drills) / 5
     assert len(find_pairs(drills)) >= 100
 
 
