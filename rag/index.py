@@ -241,7 +241,8 @@ class WorldIndex:
         shared = [0.0] * len(rows)
         if letters.weight:
             first = rows[:_NUM_RANKED]
-            shared[: len(first)] = self._shared(letters, first)
+            weights = letters.weight * self._trigrams.scores(letters.text, first)
+            shared[: len(first)] = weights.tolist()
         counts = np.minimum(self._sizes[rows], NUM_BEST).tolist()
         scores = [
             (sum(found) + values[-1] * (count - len(found))) / count
@@ -258,11 +259,6 @@ class WorldIndex:
             )
             for place in order[:limit]
         ]
-
-    def _shared(self, letters: Letters, rows: Sequence[int]) -> list[float]:
-        """What letters add to each of the documents at `rows`."""
-        weights: list[float] = (letters.weight * self._trigrams.scores(letters.text, rows)).tolist()
-        return weights
 
 
 def make_graph(vectors: Vectors, num_threads: int) -> hnswlib.Index:

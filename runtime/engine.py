@@ -8,15 +8,14 @@ import queue
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 from runtime.errors import DecodeError, EngineStopped
+from runtime.kv_cache import KvCache, Offload
 from runtime.llama_backend import Chunk, LlamaContext, Sampler
 from runtime.pace import Pace
-from runtime.plan import CacheStep, Limits, Plan, Restore, Share, SwapIn, SwapOut
-from runtime.prefix_store import PrefixStore
+from runtime.plan import Limits, Plan
 from runtime.relay import EventRelay
 from runtime.scheduler import Scheduler
 from runtime.sequence import (
@@ -32,20 +31,8 @@ from runtime.sequence import (
 )
 from runtime.stats import EngineStats, stats_of
 from runtime.step_budget import StepBudget
-from runtime.swap_space import SwapSpace
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Offload:
-    """Where states are kept besides the KV cache.
-
-    The prefixes that requests name, on disk; what the cache has no room for, in host memory.
-    """
-
-    prefixes: PrefixStore | None = None
-    swap: SwapSpace = field(default_factory=SwapSpace)
 
 
 class Engine:
@@ -71,12 +58,13 @@ class Engine:
         self.pace = Pace()
         config = context.config
         offload = offload or Offload()
-        prefixes, swap = offload.prefixes, offload.swap
+        prefixes = offload.prefixes
         num_sequences = config.n_seq_max - max_residents - (prefixes is not None)
         assert num_sequences > 0, "some of the context's sequences must run"
         self._context = context
         self._model = context.model
-        self._prefixes, self._swap = prefixes, swap
+        self._offload = offload
+        self._cache = KvCache(context, offload)
         self._scheduler = Scheduler(
             Limits(
                 sequences=num_sequences,
@@ -87,7 +75,7 @@ class Engine:
             ),
             prefixes.contains if prefixes else lambda _: False,
             context.holds,
-            swap,
+            offload.swap,
         )
         self._budget = budget or StepBudget()
         self._changed = threading.Condition()  # guards the scheduler
@@ -133,7 +121,7 @@ class Engine:
     def stats(self) -> EngineStats:
         """Counts at this moment."""
         with self._changed:
-            return stats_of(self._scheduler, self._prefixes, self._swap)
+            return stats_of(self._scheduler, self._offload.prefixes, self._offload.swap)
 
     def submit(self, request: Request, emit: Callable[[Event], None]) -> EngineSequence:
         """Queue a request. `emit` gets its events on the engine's thread, Done or Failed last.
@@ -226,7 +214,7 @@ class Engine:
         self._budget.observe(plan.num_replies, plan.num_prompt, plan.num_prompts, seconds)
         for part, row in zip(plan.slices, rows, strict=True):
             part.sequence.num_evaluated += part.count
-            self._keep_prefixes(part.sequence, part.count)
+            self._cache.keep_prefixes(part.sequence, part.count)
             self._deliver(part.sequence, row if part.is_output else None)
         return True
 
@@ -263,14 +251,14 @@ class Engine:
             if admission is None:
                 break
             sequence = admission.sequence
-            self._arrange(admission.steps, sequence)
+            self._cache.arrange(admission.steps, sequence)
             sequence.watch.mark("queue")
             if sequence.sampler is None:
                 sequence.sampler = Sampler(sequence.request.sampling, self._model.n_vocab)
         with self._changed:
             budget = self._budget
             plan = self._scheduler.plan(budget.num_tokens, budget.num_alone, budget.num_decided)
-        self._arrange(plan.steps)
+        self._cache.arrange(plan.steps)
         return plan
 
     def _evaluate(self, plan: Plan) -> list[int]:
@@ -359,80 +347,7 @@ class Engine:
             sequence.sampler.close()
         with self._changed:
             steps = self._scheduler.remove(sequence, is_kept=is_kept)
-        self._arrange(steps)
-
-    def _keep_prefixes(self, sequence: EngineSequence, count: int) -> None:
-        """Store the prefixes of a request that the `count` tokens evaluated just now complete."""
-        if self._prefixes is None:
-            return
-        spare, before = self._context.config.n_seq_max - 1, sequence.num_evaluated - count
-        for end in sequence.request.prefixes:
-            if not before < end <= sequence.num_evaluated:
-                continue
-            assert sequence.seq_id is not None, "it runs"
-            tokens = sequence.tokens[:end]
-            if self._prefixes.wants(tokens) and self._context.holds(sequence.seq_id, end):
-                self._context.share(sequence.seq_id, spare, end)
-                self._prefixes.put(tokens, self._context.save(spare))
-                self._context.forget(spare)
-
-    def _arrange(self, steps: Sequence[CacheStep], admitted: EngineSequence | None = None) -> None:
-        for step in steps:
-            if isinstance(step, SwapOut):
-                self._swap_out(step)
-            elif isinstance(step, (Restore, SwapIn)):
-                assert admitted is not None, "only an admission restores"
-                is_whole = (
-                    self._swap_in(step) if isinstance(step, SwapIn) else self._read(step, admitted)
-                )
-                if not is_whole:
-                    self._begin_anew(admitted)
-            elif isinstance(step, Share):
-                self._context.share(step.source, step.target, step.end)
-            else:
-                self._context.forget(step.seq_id, step.start)
-
-    def _swap_out(self, step: SwapOut) -> None:
-        self._context.forget(step.seq_id, len(step.tokens))
-        try:
-            self._swap.put(step.tokens, self._context.save(step.seq_id))
-        except MemoryError:
-            logger.warning("no memory for a conversation of %d tokens", len(step.tokens))
-
-    def _swap_in(self, step: SwapIn) -> bool:
-        """Whether llama.cpp took a state back."""
-        is_whole = self._fill(step.seq_id, step.state, step.end)
-        if is_whole:
-            self._swap.num_restored += 1
-        else:
-            logger.warning("llama.cpp does not take a state back; it is evaluated again")
-        return is_whole
-
-    def _read(self, step: Restore, sequence: EngineSequence) -> bool:
-        """Whether a prefix could be read back from disk."""
-        assert self._prefixes is not None, "something is stored"
-        tokens = sequence.tokens[: step.end]
-        state = self._prefixes.read(tokens)
-        if state is None:
-            return False
-        is_whole = self._fill(step.seq_id, state, step.end)
-        if not is_whole:
-            self._prefixes.refuse(tokens, "llama.cpp does not take it")
-        return is_whole
-
-    def _fill(self, seq_id: int, state: bytes, end: int) -> bool:
-        """Whether an empty sequence now has the `end` tokens of a state; else it is empty still."""
-        if self._context.restore(seq_id, state) and self._context.num_cells(seq_id) == end:
-            return True
-        self._context.forget(seq_id)
-        return False
-
-    @staticmethod
-    def _begin_anew(sequence: EngineSequence) -> None:
-        """What it was to begin with could not be used: all of it is evaluated."""
-        sequence.num_evaluated = 0
-        if not sequence.num_preempted:
-            sequence.num_cached = 0
+        self._cache.arrange(steps)
 
     def _emit(self, sequence: EngineSequence, event: Event) -> None:
         try:

@@ -11,7 +11,8 @@ from heads.loading import check_format, open_encoder
 from heads.session import HeadsSession
 from runtime.context_config import MAX_SEQUENCES
 from runtime.encoder import PromptEncoder
-from runtime.engine import Engine, Offload
+from runtime.engine import Engine
+from runtime.kv_cache import Offload
 from runtime.llama_backend import LlamaContext, LlamaModel, llama_version
 from runtime.pace import Pace
 from runtime.prefix_store import PrefixStore

@@ -7,7 +7,8 @@ from typing import Any
 
 from runtime.context_config import ContextConfig
 from runtime.encoder import PromptEncoder, find_special_ids
-from runtime.engine import Engine, Offload
+from runtime.engine import Engine
+from runtime.kv_cache import Offload
 from runtime.llama_backend import Chunk, LlamaContext, LlamaModel, Vector
 from runtime.sampling import SamplingParams
 from runtime.sequence import (

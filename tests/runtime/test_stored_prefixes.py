@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.engine import Offload
+from runtime.kv_cache import Offload
 from runtime.llama_backend import LlamaModel
 from runtime.prefix_store import PrefixStore
 from runtime.prompt import Transcript

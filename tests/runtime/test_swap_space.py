@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from runtime.engine import Offload
+from runtime.kv_cache import Offload
 from runtime.llama_backend import LlamaContext, LlamaModel
 from runtime.sequence import Request
 from runtime.swap_space import SwapSpace
@@ -51,6 +51,15 @@ def no_memory(*_: object) -> bytes:
     raise MemoryError
 
 
+def swapping() -> Offload:
+    """Room for all that these models say."""
+    return Offload(swap=SwapSpace(10**8))
+
+
+OTHERS = [Request([*range(n, n + 60)], greedy(8)) for n in (20, 90)]
+"""Two who push a third out of a cache that keeps one."""
+
+
 def conversation(bench: Bench, between: Callable[[], object]) -> tuple[list[int], int]:
     """What is said in two turns with others between them, and what the second one had cached."""
     opening = [*range(5, 205)]  # far longer than a tiny model's sliding window
@@ -62,12 +71,11 @@ def conversation(bench: Bench, between: Callable[[], object]) -> tuple[list[int]
 
 
 def test_a_conversation_that_was_swapped_out_says_the_same(tiny: LlamaModel) -> None:
-    with by_hand(tiny, EXACT, max_residents=1, offload=Offload(swap=SwapSpace(10**8))) as bench:
+    with by_hand(tiny, EXACT, max_residents=1, offload=swapping()) as bench:
         alone, _ = conversation(bench, lambda: None)
 
-    with by_hand(tiny, EXACT, max_residents=1, offload=Offload(swap=SwapSpace(10**8))) as bench:
-        others = [Request([*range(n, n + 60)], greedy(8)) for n in (20, 90)]
-        swapped, num_cached = conversation(bench, lambda: bench.finish(*others))
+    with by_hand(tiny, EXACT, max_residents=1, offload=swapping()) as bench:
+        swapped, num_cached = conversation(bench, lambda: bench.finish(*OTHERS))
         stats = bench.engine.stats
         assert swapped == alone
         assert num_cached >= 200
@@ -101,9 +109,8 @@ def test_a_state_that_is_of_no_use_is_evaluated_again(
     with by_hand(tiny, EXACT, max_residents=1) as bench:
         alone, _ = conversation(bench, lambda: None)
     monkeypatch.setattr(LlamaContext, "save", save)
-    with by_hand(tiny, EXACT, max_residents=1, offload=Offload(swap=SwapSpace(10**8))) as bench:
-        others = [Request([*range(n, n + 60)], greedy(8)) for n in (20, 90)]
-        swapped, num_cached = conversation(bench, lambda: bench.finish(*others))
+    with by_hand(tiny, EXACT, max_residents=1, offload=swapping()) as bench:
+        swapped, num_cached = conversation(bench, lambda: bench.finish(*OTHERS))
         assert bench.engine.stats.num_swapped_in == 0
     assert (swapped, num_cached) == (alone, 0)
     assert told in caplog.text
@@ -116,7 +123,7 @@ def test_many_conversations_go_on_in_a_cache_that_is_far_too_small(
     for question in ("is_end", "is_control"):
         monkeypatch.setattr(LlamaModel, question, lambda *_: False)
     config = replace(EXACT, n_ctx=512, n_seq_max=8)
-    with by_hand(tiny, config, max_residents=6, offload=Offload(swap=SwapSpace(10**8))) as bench:
+    with by_hand(tiny, config, max_residents=6, offload=swapping()) as bench:
         told = [[30 + number, *(40 + at * number % 9 for at in range(70))] for number in range(12)]
         for turn in range(3):
             for prompt in told:
