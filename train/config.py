@@ -78,11 +78,18 @@ class LoraConfig(_Section, frozen=True):
 
 
 class LossConfig(_Section, frozen=True):
-    """`lm * LM + delta * smooth L1 + flag * BCE`, each a mean over what it scores."""
+    """`lm * LM + delta * smooth L1 + flag * BCE + contrast * MMI`, each a mean over what it scores.
+
+    MMI (maximum mutual information, Bahl et al. 1986; of replies, arXiv:1510.03055) is what a reply
+    tells of its state: `-log(p / (p + q))`, where `p` and `q` are its likelihoods in its own state
+    and in one of another conversation with the NPC, the decision's words being the same.
+    """
 
     lm: Number = 1.0
     delta: Number = 3.0
     flag: Number = 3.0
+    contrast: Number = 0.0
+    """Every conversation that is seen whole is read twice for it."""
     huber: Rate = 0.1
     """Below this error the delta loss is quadratic (smooth L1 with this beta)."""
     pos_weight_cap: Rate = 3.0

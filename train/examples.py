@@ -8,16 +8,30 @@ import torch
 
 from train.dataset import TurnLabel
 from train.packed_attention import Packing
+from train.places import Places, in_state_of, misplaced
 from train.transcripts import EncodedTranscript, TranscriptWriter
 
 Tensor = torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
+class Rival:
+    """A transcript with the same replies in another state of the game.
+
+    `answers` are positions before a reply's token, as many as the example itself has; `lengths`
+    are the tokens of each reply.
+    """
+
+    tokens: list[int]
+    answers: list[int]
+    lengths: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """One transcript. `states` are positions of `<STATE>`; `answers` those before a reply's token.
 
-    `tokens` begin with `opening`; `labels` stand in the order of `states`.
+    `tokens` begin with `opening`, those of `rival`, too; `labels` stand in the order of `states`.
     """
 
     opening: tuple[int, ...]
@@ -25,6 +39,13 @@ class Example:
     states: list[int]
     answers: list[int]
     labels: list[TurnLabel]
+    rival: Rival | None = None
+
+    @property
+    def continuations(self) -> list[list[int]]:
+        """What follows the opening: the example's own tokens, and its rival's."""
+        transcripts = [self.tokens] if self.rival is None else [self.tokens, self.rival.tokens]
+        return [tokens[len(self.opening) :] for tokens in transcripts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +54,8 @@ class Batch:
 
     `tokens` [1, length] and `positions` [1, length], of each in its own transcript; `states` [n]
     and `answers` [m] index the row; `targets` [m] are the tokens that follow `answers`; `delta`
-    [n, n_delta]; `flag` [n, n_flags].
+    [n, n_delta]; `flag` [n, n_flags]. `rivals` [k] index the row where `targets[rival_of]` follow
+    in another state of the game, and `reply` [k] numbers the replies that they are of.
     """
 
     tokens: Tensor
@@ -43,6 +65,9 @@ class Batch:
     targets: Tensor
     delta: Tensor
     flag: Tensor
+    rivals: Tensor
+    rival_of: Tensor
+    reply: Tensor
     packing: Packing
 
     def to(self, device: torch.device) -> "Batch":
@@ -52,8 +77,13 @@ class Batch:
         return Batch(**(parts | moved))
 
 
-def make_example(transcript: EncodedTranscript) -> Example:
-    """The example of a transcript; what is told of the past is read and not learned."""
+def make_example(
+    transcript: EncodedTranscript, elsewhere: EncodedTranscript | None = None
+) -> Example:
+    """The example of a transcript; what is told of the past is read and not learned.
+
+    `elsewhere` is the same in another state of the game.
+    """
     opening = tuple(transcript.opening)
     tokens = [*opening, *transcript.told]
     states: list[int] = []
@@ -64,19 +94,26 @@ def make_example(transcript: EncodedTranscript) -> Example:
         tokens += turn.decided
         answers += range(len(tokens) - 1, len(tokens) - 1 + len(turn.answered))
         tokens += turn.answered
-    return Example(opening, tokens, states, answers, [turn.label for turn in transcript.turns])
+    labels = [turn.label for turn in transcript.turns]
+    rival = None
+    if elsewhere is not None:
+        other = make_example(misplaced(transcript, elsewhere))
+        lengths = [len(turn.answered) for turn in transcript.turns]
+        rival = Rival(other.tokens, other.answers, lengths)
+    return Example(opening, tokens, states, answers, labels, rival)
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
     """Of conversations: continued from the first turn, and from a turn on, the past told.
 
-    Of turns: alone, up to `<STATE>`.
+    Of turns: alone, up to `<STATE>`. Which, and where a past ends, is drawn by `seed` and the name.
     """
 
     whole: float = 1.0
     rebuilt: float = 0.0
     alone: float = 0.0
+    seed: int = 0
 
 
 def make_examples(
@@ -85,41 +122,53 @@ def make_examples(
     *,
     shares: Shares,
     max_tokens: int,
-    seed: int,
+    places: Places | None = None,
 ) -> Iterator[Example]:
     """The examples of labelled conversations, in the order of these.
 
-    Which `shares` they are of, and where a past ends, is drawn by `seed` and the name.
+    Of the conversations that `places` has, one is drawn whose states the rival has.
     """
 
     def draw_for(turn: TurnLabel, purpose: str) -> random.Random:
-        return random.Random(f"{seed} {turn.conversation}{purpose}")  # noqa: S311
+        return random.Random(f"{shares.seed} {turn.conversation}{purpose}")  # noqa: S311
 
     for turns in conversations:
+        donors = places.elsewhere(turns) if places else []
+        moved = in_state_of(turns, draw_for(turns[0], " rival").choice(donors)) if donors else None
         if draw_for(turns[0], " whole").random() < shares.whole:
-            yield from _fitting(turns, 0, writer, max_tokens)
+            yield from _fitting(turns, moved, 0, writer, max_tokens)
         draw = draw_for(turns[0], "")
         if len(turns) > 1 and draw.random() < shares.rebuilt:
-            yield from _fitting(turns, draw.randrange(1, len(turns)), writer, max_tokens)
+            yield from _fitting(turns, moved, draw.randrange(1, len(turns)), writer, max_tokens)
         for turn in turns:
             if draw_for(turn, f" alone {turn.turn}").random() < shares.alone:
                 yield make_example(writer.write_alone(turn))
 
 
 def _fitting(
-    turns: Sequence[TurnLabel], start: int, writer: TranscriptWriter, max_tokens: int
+    turns: Sequence[TurnLabel],
+    moved: Sequence[TurnLabel] | None,
+    start: int,
+    writer: TranscriptWriter,
+    max_tokens: int,
 ) -> Iterator[Example]:
+    """The examples of `turns`, and of the same in another state (`moved`)."""
     transcript = writer.write(turns, start)
     if transcript.num_tokens <= max_tokens or len(turns) == 1:
-        yield make_example(transcript)
+        yield make_example(transcript, writer.write(moved, start) if moved else None)
         return
+
+    def part(first: int, end: int, start: int) -> Iterator[Example]:
+        moved_part = moved[first:end] if moved else None
+        return _fitting(turns[first:end], moved_part, start, writer, max_tokens)
+
     if len(transcript.turns) == 1:  # a long past loses its oldest half, as serving would have it
         half = (start + 1) // 2
-        yield from _fitting(turns[half:], start - half, writer, max_tokens)
+        yield from part(half, len(turns), start - half)
         return
     middle = (start + len(turns) + 1) // 2
-    yield from _fitting(turns[:middle], start, writer, max_tokens)
-    yield from _fitting(turns[middle:], 0, writer, max_tokens)
+    yield from part(0, middle, start)
+    yield from part(middle, len(turns), 0)
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -127,34 +176,56 @@ def collate(examples: Sequence[Example]) -> Batch:
     opening = examples[0].opening
     if any(example.opening != opening for example in examples):
         raise ValueError("examples with different openings in one batch")
-    packing = Packing(len(opening), tuple(len(e.tokens) - len(opening) for e in examples))
-    tokens = [*opening]
+    continuations = [part for example in examples for part in example.continuations]
+    packing = Packing(len(opening), tuple(map(len, continuations)))
+    tokens = [*opening, *(token for part in continuations for token in part)]
+    moves = iter(start - len(opening) for start in packing.starts)
     states: list[int] = []
     answers: list[int] = []
     targets: list[int] = []
-    for example, start in zip(examples, packing.starts, strict=True):
-        moved = start - len(opening)
-        tokens += example.tokens[len(opening) :]
+    rivals: list[int] = []
+    rival_of: list[int] = []
+    reply: list[int] = []
+    for example in examples:
+        moved = next(moves)
+        if example.rival is not None:
+            moved_rival = next(moves)
+            rivals += [moved_rival + at for at in example.rival.answers]
+            rival_of += range(len(answers), len(answers) + len(example.answers))
+            first = reply[-1] + 1 if reply else 0
+            for number, length in enumerate(example.rival.lengths, first):
+                reply += [number] * length
         states += [moved + at for at in example.states]
         answers += [moved + at for at in example.answers]
         targets += [example.tokens[at + 1] for at in example.answers]
     labels = [label for example in examples for label in example.labels]
+    delta, flag = (
+        torch.tensor([[*values.values()] for values in found], dtype=torch.float32)
+        for found in ([label.delta for label in labels], [label.flag for label in labels])
+    )
+    states_at, answers_at, follow, rivals_at, paired, numbers = (
+        torch.tensor(found, dtype=torch.long)
+        for found in (states, answers, targets, rivals, rival_of, reply)
+    )
     return Batch(
-        torch.tensor([tokens]),
-        packing.positions(),
-        torch.tensor(states, dtype=torch.long),
-        torch.tensor(answers, dtype=torch.long),
-        torch.tensor(targets, dtype=torch.long),
-        torch.tensor([[*label.delta.values()] for label in labels], dtype=torch.float32),
-        torch.tensor([[*label.flag.values()] for label in labels], dtype=torch.float32),
-        packing,
+        tokens=torch.tensor([tokens]),
+        positions=packing.positions(),
+        states=states_at,
+        answers=answers_at,
+        targets=follow,
+        delta=delta,
+        flag=flag,
+        rivals=rivals_at,
+        rival_of=paired,
+        reply=numbers,
+        packing=packing,
     )
 
 
 def row_tokens(examples: Sequence[Example], batch: Sequence[int]) -> int:
     """Tokens of the row that a batch (indices of `examples`) is packed into."""
-    opening = len(examples[batch[0]].opening)
-    return opening + sum(len(examples[index].tokens) - opening for index in batch)
+    parts = (part for index in batch for part in examples[index].continuations)
+    return len(examples[batch[0]].opening) + sum(map(len, parts))
 
 
 def batch_order(examples: Sequence[Example], max_tokens: int, seed: str) -> list[list[int]]:

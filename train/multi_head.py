@@ -94,18 +94,24 @@ class Sums:
     lm: Tensor
     delta: Tensor
     flag: Tensor
+    contrast: Tensor
     num_answers: int
     num_states: int
+    num_rivals: int
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What the model makes of a batch: one row a `<STATE>`, one NLL (nats) a reply's token."""
+    """What the model makes of a batch: one row a `<STATE>`, one NLL (nats) a reply's token.
+
+    `margin` [r]: by how many nats each reply that has a rival is likelier than it.
+    """
 
     states: Tensor
     delta: Tensor
     flag_logits: Tensor
     nll: Tensor
+    margin: Tensor
 
 
 class MultiHeadModel(nn.Module):
@@ -130,9 +136,15 @@ class MultiHeadModel(nn.Module):
         flat = hidden.flatten(0, 1)
         states = flat[batch.states].float()
         delta, flag_logits = self.heads(states, noise)
-        logits = self.rows.logits(flat[batch.answers], core.get_output_embeddings())
-        nll = F.cross_entropy(logits, batch.targets, reduction="none")
-        return Output(states, delta, flag_logits, nll)
+        asked = torch.cat([batch.answers, batch.rivals])
+        targets = torch.cat([batch.targets, batch.targets[batch.rival_of]])
+        logits = self.rows.logits(flat[asked], core.get_output_embeddings())
+        found = F.cross_entropy(logits, targets, reduction="none")
+        nll, rival_nll = found.tensor_split([len(batch.answers)])
+        num_rivals = int(batch.reply[-1]) + 1 if len(batch.reply) else 0
+        margin = nll.new_zeros(num_rivals)
+        margin = margin.index_add(0, batch.reply, rival_nll - nll[batch.rival_of])
+        return Output(states, delta, flag_logits, nll, margin)
 
     def forward(self, batch: Batch, loss: LossConfig) -> Sums:
         """The losses of `batch`, summed: whoever accumulates divides by the counts of a step."""
@@ -149,8 +161,10 @@ class MultiHeadModel(nn.Module):
             out.nll.sum(),
             delta.mean(1).sum(),
             flag.mean(1).sum(),
+            F.softplus(-out.margin).sum(),
             len(batch.answers),
             len(batch.states),
+            len(out.margin),
         )
 
 

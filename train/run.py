@@ -34,6 +34,7 @@ from train.config import TrainConfig
 from train.dataset import DatasetError, TurnLabel, conversations, dataset_files, spread
 from train.examples import Example, Shares, make_examples
 from train.multi_head import MultiHeadModel, add_adapter
+from train.places import Places, Turns
 from train.recall import open_writer
 from train.run_log import RunLog
 from train.trainer import MultiHeadTrainer
@@ -142,25 +143,30 @@ class TrainingRun:
             make_examples,
             writer=writer,
             max_tokens=config.data.max_tokens,
-            seed=config.run.seed,
         )
         data = config.data
-        shares = Shares(data.whole_share, data.rebuilt_share, data.alone_share)
-        train = list(conversations(self.splits["train"]).values())
-        validation = list(conversations(self.splits["validation"]).values())
+        shares = Shares(data.whole_share, data.rebuilt_share, data.alone_share, config.run.seed)
+        train, validation = (
+            list(conversations(self.splits[name]).values()) for name in ("train", "validation")
+        )
+        has_rivals = config.loss.contrast > 0
+        places = [Places(found) if has_rivals else None for found in (train, validation)]
         if count := config.run.eval_conversations:
             validation = spread(validation, count)
         with RichReporter(self.console) as reporter:
             done = reporter.stage("writing prompts", len(train) + len(validation))
 
-            def made(groups: Sequence[Sequence[TurnLabel]], shares: Shares) -> list[Example]:
+            def made(
+                groups: Sequence[Turns], shares: Shares, places: Places | None
+            ) -> list[Example]:
                 found: list[Example] = []
                 for turns in groups:
-                    found += make([turns], shares=shares)
+                    found += make([turns], shares=shares, places=places)
                     done(1)
                 return found
 
-            return made(train, shares), made(validation, replace(shares, whole=1.0, alone=0.0))
+            whole = replace(shares, whole=1.0, alone=0.0)
+            return made(train, shares, places[0]), made(validation, whole, places[1])
 
     def _trainer(
         self, base: BaseInfo, examples: tuple[list[Example], list[Example]]
@@ -187,7 +193,8 @@ class TrainingRun:
             task = progress.add_task("training", total=trainer.num_steps)
 
             def on_step(step: int, figures: dict[str, float]) -> None:
-                parts = " ".join(f"{k} {figures[k]:.3f}" for k in ("lm", "delta", "flag"))
+                names = [name for name in ("lm", "delta", "flag", "contrast") if name in figures]
+                parts = " ".join(f"{name} {figures[name]:.3f}" for name in names)
                 progress.update(task, completed=step, description=parts)
                 if is_plain:
                     self.console.print(f"step {step}/{trainer.num_steps} {parts}", highlight=False)

@@ -188,30 +188,40 @@ class MultiHeadTrainer:
         torch.manual_seed(self._seed())
         num_answers = sum(len(self.train[i].answers) for batch in step.batches for i in batch) or 1
         num_states = sum(len(self.train[i].states) for batch in step.batches for i in batch)
+        rivals = [self.train[i].rival for batch in step.batches for i in batch]
+        num_rivals = sum(len(rival.lengths) for rival in rivals if rival) or 1
         mine = step.batches[self.accelerator.process_index :: count]
         wrapped.train()
-        totals = torch.zeros(3, device=self.device)
+        loss = config.loss
+        weights = torch.tensor([loss.lm, loss.delta, loss.flag, loss.contrast], device=self.device)
+        totals = torch.zeros(4, device=self.device)
         for indices in mine:
             batch = collate([self.train[i] for i in indices]).to(self.device)
             is_last = indices is mine[-1]
             with nullcontext() if is_last else self.accelerator.no_sync(wrapped):
                 with self._autocast():
-                    sums = wrapped(batch, config.loss)
+                    sums = wrapped(batch, loss)
                 parts = torch.stack(
-                    [sums.lm / num_answers, sums.delta / num_states, sums.flag / num_states]
+                    [
+                        sums.lm / num_answers,
+                        sums.delta / num_states,
+                        sums.flag / num_states,
+                        sums.contrast / num_rivals,
+                    ]
                 )
-                weights = parts.new_tensor([config.loss.lm, config.loss.delta, config.loss.flag])
                 # DDP takes the mean of the processes' gradients; the parts are shares of a sum
                 self.accelerator.backward((parts * weights).sum() * count)
             totals += parts.detach()
         totals = self.accelerator.reduce(totals, "sum")
         norm = self.accelerator.clip_grad_norm_(self._trainable(), config.optimiser.max_grad_norm)
-        lm, delta, flag = totals.tolist()
-        if not math.isfinite(lm + delta + flag + float(norm)):
+        losses = dict(zip(("lm", "delta", "flag", "contrast"), totals.tolist(), strict=True))
+        if not math.isfinite(sum(losses.values()) + float(norm)):
             raise DatasetError(
-                f"step {self.progress.step + 1}: losses {lm}, {delta}, {flag}, gradient norm "
+                f"step {self.progress.step + 1}: losses {losses}, gradient norm "
                 f"{float(norm)}; begin again in another --out with a lower optimiser.lr"
             )
+        if not loss.contrast:
+            del losses["contrast"]
         rate = self.schedule.get_last_lr()[0]
         optimiser.step()
         self.schedule.step()
@@ -221,10 +231,8 @@ class MultiHeadTrainer:
         num_tokens = sum(row_tokens(self.train, batch) for batch in step.batches)
         seconds = perf_counter() - start
         return {
-            "loss": config.loss.lm * lm + config.loss.delta * delta + config.loss.flag * flag,
-            "lm": lm,
-            "delta": delta,
-            "flag": flag,
+            "loss": float(totals @ weights),
+            **losses,
             "lr": rate,
             "grad_norm": float(norm),
             "tokens_per_s": num_tokens / seconds,

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F  # noqa: N812 (as PyTorch's own code has it)
 
 from train.config import LossConfig
 from train.examples import Example, collate
@@ -19,11 +20,14 @@ def validate(
     loss: LossConfig,
     autocast: Callable[[], Any],
 ) -> dict[str, float]:
-    """Losses as in training, `delta_mae`, `sign_accuracy` of clear deltas, and the merits."""
+    """Losses as in training, `delta_mae`, `sign_accuracy` of clear deltas, and the merits.
+
+    Where examples have rivals, `own_state` is the share of replies likelier than theirs.
+    """
     model.eval()
     device = model.heads.pos_weight.device
     sums, counts = torch.zeros(3, device=device), torch.zeros(3)
-    delta, scores, true_delta, true_flag = [], [], [], []
+    delta, scores, true_delta, true_flag, margins = [], [], [], [], []
     with torch.no_grad():
         for example in examples:
             batch = collate([example]).to(device)
@@ -34,10 +38,12 @@ def validate(
             counts += torch.tensor([found.num_answers, found.num_states, found.num_states])
             delta.append(out.delta)
             scores.append(out.flag_logits)
+            margins.append(out.margin)
             true_delta.append(batch.delta)
             true_flag.append(batch.flag)
     lm, delta_loss, flag_loss = (sums.cpu() / counts).tolist()
-    labels, predicted = _array(true_delta), _array(delta)
+    labels, predicted, margin = _array(true_delta), _array(delta), torch.cat(margins)
+    contrast = {"contrast": F.softplus(-margin), "own_state": (margin > 0).float()}
     return {
         "lm": lm,
         "delta": delta_loss,
@@ -46,6 +52,7 @@ def validate(
         "delta_merit": delta_merit(labels, predicted),
         "sign_accuracy": sign_accuracy(predicted, labels, np.abs(labels) >= CLEAR) or 0.0,
         "flag_merit": flag_merit(_array(true_flag), _array(scores)),
+        **({name: float(each.mean()) for name, each in contrast.items()} if len(margin) else {}),
     }
 
 

@@ -17,11 +17,11 @@ from runtime.prompt import decision_segments
 from train.bootstrap import Estimate, estimate, resamples
 from train.dataset import TurnLabel
 from train.fit_heads import Array
+from train.places import Places, Turns, in_state_of, misplaced
 from train.predicted import Flags
 from train.states import Form, LabelledState, Reading
 from train.transcripts import EncodedTranscript, TranscriptWriter
 
-Turns = Sequence[TurnLabel]
 Read = Callable[[Sequence[Reading]], Sequence[LabelledState]]
 Decide = Callable[[LabelledState, TurnLabel], str]
 """The decision's words at a state, for a turn as it is in that place."""
@@ -92,46 +92,19 @@ def voice(
     )
 
 
-def misplaced(right: EncodedTranscript, wrong: EncodedTranscript) -> EncodedTranscript:
-    """What `wrong` has before each `<STATE>`, and what `right` has after it."""
-    turns = [
-        replace(own, asked=other.asked) for own, other in zip(right.turns, wrong.turns, strict=True)
-    ]
-    return EncodedTranscript(wrong.opening, wrong.told, turns)
-
-
 def _placed(group: Sequence[Turns]) -> list[tuple[Turns, Turns, Turns]]:
     """Conversations of one language: each as it is, with another NPC, and in another state."""
     npc_ids = sorted({turns[0].npc_id for turns in group})
+    places = Places(group)
     found: list[tuple[Turns, Turns, Turns]] = []
     for turns in group:
         npc_id = turns[0].npc_id
         other = npc_ids[(npc_ids.index(npc_id) + 1) % len(npc_ids)]
-        donor = _donor(turns, [each for each in group if each[0].npc_id == npc_id])
-        if other != npc_id and donor:
-            found.append(
-                (
-                    turns,
-                    [msgspec.structs.replace(label, npc_id=other) for label in turns],
-                    [
-                        msgspec.structs.replace(label, tags=state.tags, context=state.context)
-                        for label, state in zip(turns, _repeated(donor, len(turns)), strict=True)
-                    ],
-                )
-            )
+        donors = places.elsewhere(turns)
+        if other != npc_id and donors:
+            with_other = [msgspec.structs.replace(label, npc_id=other) for label in turns]
+            found.append((turns, with_other, in_state_of(turns, donors[0])))
     return found
-
-
-def _donor(turns: Turns, of_npc: Sequence[Turns]) -> Turns | None:
-    """The next conversation with the same NPC that begins in another state."""
-    at = next(i for i, each in enumerate(of_npc) if each is turns)
-    following = [*of_npc[at + 1 :], *of_npc[:at]]
-    return next((each for each in following if each[0].tags != turns[0].tags), None)
-
-
-def _repeated(turns: Turns, count: int) -> list[TurnLabel]:
-    """The first `count` of `turns`, the last one again where they are too few."""
-    return [turns[min(at, len(turns) - 1)] for at in range(count)]
 
 
 def _read(transcripts: Sequence[EncodedTranscript], read: Read) -> Sequence[LabelledState]:

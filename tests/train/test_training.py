@@ -74,6 +74,16 @@ def test_every_part_of_the_loss_falls_on_conversations_seen_again_and_again(run:
         assert rows[-1][part] < 0.8 * rows[0][part], part
 
 
+def test_replies_come_to_tell_their_state_from_another(run: TinyRun) -> None:
+    faster = {"optimiser__lr": 1e-2, "optimiser__lr_rows": 1e-2, "loss__lm": 0.1}
+    assert run.train(run__epochs=16, run__eval_steps=99, loss__contrast=2.0, **faster) == 0
+    rows = run.rows()
+    assert rows[-1]["contrast"] < 0.8 * rows[0]["contrast"]
+    for row in rows[:: len(rows) - 1]:
+        parts = 0.1 * row["lm"] + 3 * row["delta"] + 3 * row["flag"] + 2 * row["contrast"]
+        assert row["loss"] == pytest.approx(parts, rel=1e-4)
+
+
 def test_a_run_stopped_by_a_signal_goes_on_to_the_losses_of_one_that_was_not(
     run: TinyRun, whole: TinyRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,7 +256,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_saved(
         patch.setattr(MultiHeadModel, "losses", diverging)
         assert run.train() == 1
     error = capsys.readouterr().err
-    assert "step 3: losses nan" in error
+    assert "step 3: losses {'lm': nan" in error
     assert [row["step"] for row in run.rows()] == [1, 2]
     assert run.train() == 0
 
