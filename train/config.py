@@ -89,7 +89,8 @@ class LossConfig(_Section, frozen=True):
     delta: Number = 3.0
     flag: Number = 3.0
     contrast: Number = 0.0
-    """Every conversation that is seen whole is read twice for it."""
+    """All but turns alone is read twice for it. A reply's likelihoods are of all its tokens, so 0.1
+    weighs as much as an `lm` of 1 or more does on replies of twenty."""
     huber: Rate = 0.1
     """Below this error the delta loss is quadratic (smooth L1 with this beta)."""
     pos_weight_cap: Rate = 3.0

@@ -2,7 +2,8 @@
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import torch
 
@@ -42,10 +43,14 @@ class Example:
     rival: Rival | None = None
 
     @property
-    def continuations(self) -> list[list[int]]:
-        """What follows the opening: the example's own tokens, and its rival's."""
-        transcripts = [self.tokens] if self.rival is None else [self.tokens, self.rival.tokens]
-        return [tokens[len(self.opening) :] for tokens in transcripts]
+    def transcripts(self) -> list[list[int]]:
+        """The tokens of the example, and of its rival."""
+        return [self.tokens] if self.rival is None else [self.tokens, self.rival.tokens]
+
+    @property
+    def num_continued(self) -> int:
+        """Tokens of both after the opening."""
+        return sum(len(tokens) - len(self.opening) for tokens in self.transcripts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +59,8 @@ class Batch:
 
     `tokens` [1, length] and `positions` [1, length], of each in its own transcript; `states` [n]
     and `answers` [m] index the row; `targets` [m] are the tokens that follow `answers`; `delta`
-    [n, n_delta]; `flag` [n, n_flags]. `rivals` [k] index the row where `targets[rival_of]` follow
-    in another state of the game, and `reply` [k] numbers the replies that they are of.
+    [n, n_delta]; `flag` [n, n_flags]. `rival_answers` [k] index the row where `targets[rival_of]`
+    follow in another state of the game; `reply` [k] says of which of `num_contrasted` replies.
     """
 
     tokens: Tensor
@@ -65,9 +70,10 @@ class Batch:
     targets: Tensor
     delta: Tensor
     flag: Tensor
-    rivals: Tensor
+    rival_answers: Tensor
     rival_of: Tensor
     reply: Tensor
+    num_contrasted: int
     packing: Packing
 
     def to(self, device: torch.device) -> "Batch":
@@ -95,12 +101,15 @@ def make_example(
         answers += range(len(tokens) - 1, len(tokens) - 1 + len(turn.answered))
         tokens += turn.answered
     labels = [turn.label for turn in transcript.turns]
-    rival = None
-    if elsewhere is not None:
-        other = make_example(misplaced(transcript, elsewhere))
-        lengths = [len(turn.answered) for turn in transcript.turns]
-        rival = Rival(other.tokens, other.answers, lengths)
-    return Example(opening, tokens, states, answers, labels, rival)
+    example = Example(opening, tokens, states, answers, labels)
+    return replace(example, rival=_rival(transcript, elsewhere)) if elsewhere else example
+
+
+def _rival(transcript: EncodedTranscript, elsewhere: EncodedTranscript) -> Rival | None:
+    """None where nothing of the state is seen."""
+    own, other = make_example(transcript), make_example(misplaced(transcript, elsewhere))
+    lengths = [len(turn.answered) for turn in transcript.turns]
+    return Rival(other.tokens, other.answers, lengths) if own.tokens != other.tokens else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +143,13 @@ def make_examples(
 
     for turns in conversations:
         donors = places.elsewhere(turns) if places else []
-        moved = in_state_of(turns, draw_for(turns[0], " rival").choice(donors)) if donors else None
+        donor = draw_for(turns[0], " rival").choice(donors) if donors else None
+        elsewhere = in_state_of(turns, donor) if donor else None
         if draw_for(turns[0], " whole").random() < shares.whole:
-            yield from _fitting(turns, moved, 0, writer, max_tokens)
+            yield from _fitting(turns, elsewhere, 0, writer, max_tokens)
         draw = draw_for(turns[0], "")
         if len(turns) > 1 and draw.random() < shares.rebuilt:
-            yield from _fitting(turns, moved, draw.randrange(1, len(turns)), writer, max_tokens)
+            yield from _fitting(turns, elsewhere, draw.randrange(1, len(turns)), writer, max_tokens)
         for turn in turns:
             if draw_for(turn, f" alone {turn.turn}").random() < shares.alone:
                 yield make_example(writer.write_alone(turn))
@@ -147,20 +157,20 @@ def make_examples(
 
 def _fitting(
     turns: Sequence[TurnLabel],
-    moved: Sequence[TurnLabel] | None,
+    elsewhere: Sequence[TurnLabel] | None,
     start: int,
     writer: TranscriptWriter,
     max_tokens: int,
 ) -> Iterator[Example]:
-    """The examples of `turns`, and of the same in another state (`moved`)."""
+    """The examples of `turns`, and of the same in another state (`elsewhere`)."""
     transcript = writer.write(turns, start)
     if transcript.num_tokens <= max_tokens or len(turns) == 1:
-        yield make_example(transcript, writer.write(moved, start) if moved else None)
+        yield make_example(transcript, writer.write(elsewhere, start) if elsewhere else None)
         return
 
     def part(first: int, end: int, start: int) -> Iterator[Example]:
-        moved_part = moved[first:end] if moved else None
-        return _fitting(turns[first:end], moved_part, start, writer, max_tokens)
+        there = elsewhere[first:end] if elsewhere else None
+        return _fitting(turns[first:end], there, start, writer, max_tokens)
 
     if len(transcript.turns) == 1:  # a long past loses its oldest half, as serving would have it
         half = (start + 1) // 2
@@ -171,61 +181,68 @@ def _fitting(
     yield from part(middle, len(turns), 0)
 
 
+@dataclass(slots=True)
+class _Row:
+    """What a row's batch indexes, as examples are put into it."""
+
+    states: list[int] = field(default_factory=list)
+    answers: list[int] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    rival_answers: list[int] = field(default_factory=list)
+    rival_of: list[int] = field(default_factory=list)
+    reply: list[int] = field(default_factory=list)
+    num_contrasted: int = 0
+
+    def add(self, example: Example, shift: int) -> None:
+        """`shift` is by how much the example's tokens stand further on in the row."""
+        self.states += [shift + at for at in example.states]
+        self.answers += [shift + at for at in example.answers]
+        self.targets += [example.tokens[at + 1] for at in example.answers]
+
+    def add_rival(self, rival: Rival, shift: int) -> None:
+        """Of the example that was added last."""
+        num_answers = len(self.answers)
+        self.rival_answers += [shift + at for at in rival.answers]
+        self.rival_of += range(num_answers - len(rival.answers), num_answers)
+        for length in rival.lengths:
+            self.reply += [self.num_contrasted] * length
+            self.num_contrasted += 1
+
+
 def collate(examples: Sequence[Example]) -> Batch:
     """One batch of `examples`, whose openings must be the same."""
     opening = examples[0].opening
     if any(example.opening != opening for example in examples):
         raise ValueError("examples with different openings in one batch")
-    continuations = [part for example in examples for part in example.continuations]
-    packing = Packing(len(opening), tuple(map(len, continuations)))
-    tokens = [*opening, *(token for part in continuations for token in part)]
-    moves = iter(start - len(opening) for start in packing.starts)
-    states: list[int] = []
-    answers: list[int] = []
-    targets: list[int] = []
-    rivals: list[int] = []
-    rival_of: list[int] = []
-    reply: list[int] = []
+    parts = [tokens[len(opening) :] for each in examples for tokens in each.transcripts]
+    packing = Packing(len(opening), tuple(map(len, parts)))
+    shifts = iter([start - len(opening) for start in packing.starts])
+    row = _Row()
     for example in examples:
-        moved = next(moves)
+        row.add(example, next(shifts))
         if example.rival is not None:
-            moved_rival = next(moves)
-            rivals += [moved_rival + at for at in example.rival.answers]
-            rival_of += range(len(answers), len(answers) + len(example.answers))
-            first = reply[-1] + 1 if reply else 0
-            for number, length in enumerate(example.rival.lengths, first):
-                reply += [number] * length
-        states += [moved + at for at in example.states]
-        answers += [moved + at for at in example.answers]
-        targets += [example.tokens[at + 1] for at in example.answers]
+            row.add_rival(example.rival, next(shifts))
     labels = [label for example in examples for label in example.labels]
-    delta, flag = (
-        torch.tensor([[*values.values()] for values in found], dtype=torch.float32)
-        for found in ([label.delta for label in labels], [label.flag for label in labels])
-    )
-    states_at, answers_at, follow, rivals_at, paired, numbers = (
-        torch.tensor(found, dtype=torch.long)
-        for found in (states, answers, targets, rivals, rival_of, reply)
-    )
     return Batch(
-        tokens=torch.tensor([tokens]),
+        tokens=torch.tensor([[*opening, *chain.from_iterable(parts)]]),
         positions=packing.positions(),
-        states=states_at,
-        answers=answers_at,
-        targets=follow,
-        delta=delta,
-        flag=flag,
-        rivals=rivals_at,
-        rival_of=paired,
-        reply=numbers,
+        states=torch.tensor(row.states, dtype=torch.long),
+        answers=torch.tensor(row.answers, dtype=torch.long),
+        targets=torch.tensor(row.targets, dtype=torch.long),
+        delta=torch.tensor([[*label.delta.values()] for label in labels], dtype=torch.float32),
+        flag=torch.tensor([[*label.flag.values()] for label in labels], dtype=torch.float32),
+        rival_answers=torch.tensor(row.rival_answers, dtype=torch.long),
+        rival_of=torch.tensor(row.rival_of, dtype=torch.long),
+        reply=torch.tensor(row.reply, dtype=torch.long),
+        num_contrasted=row.num_contrasted,
         packing=packing,
     )
 
 
 def row_tokens(examples: Sequence[Example], batch: Sequence[int]) -> int:
     """Tokens of the row that a batch (indices of `examples`) is packed into."""
-    parts = (part for index in batch for part in examples[index].continuations)
-    return len(examples[batch[0]].opening) + sum(map(len, parts))
+    opening = len(examples[batch[0]].opening)
+    return opening + sum(examples[index].num_continued for index in batch)
 
 
 def batch_order(examples: Sequence[Example], max_tokens: int, seed: str) -> list[list[int]]:

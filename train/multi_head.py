@@ -97,7 +97,7 @@ class Sums:
     contrast: Tensor
     num_answers: int
     num_states: int
-    num_rivals: int
+    num_contrasted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +136,13 @@ class MultiHeadModel(nn.Module):
         flat = hidden.flatten(0, 1)
         states = flat[batch.states].float()
         delta, flag_logits = self.heads(states, noise)
-        asked = torch.cat([batch.answers, batch.rivals])
+        asked = torch.cat([batch.answers, batch.rival_answers])
         targets = torch.cat([batch.targets, batch.targets[batch.rival_of]])
         logits = self.rows.logits(flat[asked], core.get_output_embeddings())
         found = F.cross_entropy(logits, targets, reduction="none")
         nll, rival_nll = found.tensor_split([len(batch.answers)])
-        num_rivals = int(batch.reply[-1]) + 1 if len(batch.reply) else 0
-        margin = nll.new_zeros(num_rivals)
-        margin = margin.index_add(0, batch.reply, rival_nll - nll[batch.rival_of])
+        lead = rival_nll - nll[batch.rival_of]
+        margin = lead.new_zeros(batch.num_contrasted).index_add(0, batch.reply, lead)
         return Output(states, delta, flag_logits, nll, margin)
 
     def forward(self, batch: Batch, loss: LossConfig) -> Sums:
@@ -164,7 +163,7 @@ class MultiHeadModel(nn.Module):
             F.softplus(-out.margin).sum(),
             len(batch.answers),
             len(batch.states),
-            len(out.margin),
+            batch.num_contrasted,
         )
 
 

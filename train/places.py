@@ -23,20 +23,22 @@ class Places:
     def elsewhere(self, turns: Turns) -> list[Turns]:
         """Those with the same NPC that begin in another state than `turns`, which is one of them.
 
-        They come in order, beginning after `turns`.
+        They come in order, beginning after `turns`; each has a state for every one of `turns`.
         """
         group = self._of[_place(turns)]
-        at = next(i for i, each in enumerate(group) if each is turns)
+        at = next((i for i, each in enumerate(group) if each is turns), None)
+        assert at is not None, f"{turns[0].conversation} is in no place"
         following = [*group[at + 1 :], *group[:at]]
-        return [each for each in following if each[0].tags != turns[0].tags]
+        return [
+            each for each in following if each[0].tags != turns[0].tags and len(each) >= len(turns)
+        ]
 
 
 def in_state_of(turns: Turns, donor: Turns) -> list[TurnLabel]:
-    """`turns` in the states of `donor`, whose last one is repeated where it is shorter."""
-    states = [donor[min(at, len(donor) - 1)] for at in range(len(turns))]
+    """`turns` in the states of `donor`, which is as long at least."""
     return [
         msgspec.structs.replace(label, tags=state.tags, context=state.context)
-        for label, state in zip(turns, states, strict=True)
+        for label, state in zip(turns, donor, strict=False)
     ]
 
 

@@ -150,7 +150,8 @@ class TrainingRun:
             list(conversations(self.splits[name]).values()) for name in ("train", "validation")
         )
         has_rivals = config.loss.contrast > 0
-        places = [Places(found) if has_rivals else None for found in (train, validation)]
+        train_places = Places(train) if has_rivals else None
+        validation_places = Places(validation) if has_rivals else None
         if count := config.run.eval_conversations:
             validation = spread(validation, count)
         with RichReporter(self.console) as reporter:
@@ -166,7 +167,10 @@ class TrainingRun:
                 return found
 
             whole = replace(shares, whole=1.0, alone=0.0)
-            return made(train, shares, places[0]), made(validation, whole, places[1])
+            return (
+                made(train, shares, train_places),
+                made(validation, whole, validation_places),
+            )
 
     def _trainer(
         self, base: BaseInfo, examples: tuple[list[Example], list[Example]]

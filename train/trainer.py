@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -24,6 +25,8 @@ from train.multi_head import MultiHeadModel
 from train.run_log import RunLog
 from train.validation import composite, validate
 
+PARTS = ("lm", "delta", "flag", "contrast")
+"""Of the loss, as `Sums` and `LossConfig` name them."""
 NUM_START = 48
 """Examples whose states set the heads' normalisation."""
 
@@ -184,44 +187,19 @@ class MultiHeadTrainer:
 
     def _step(self, wrapped: Any, optimiser: Any, step: Step) -> dict[str, float]:
         start = perf_counter()
-        config, count = self.config, self.accelerator.num_processes
+        config = self.config
         torch.manual_seed(self._seed())
-        num_answers = sum(len(self.train[i].answers) for batch in step.batches for i in batch) or 1
-        num_states = sum(len(self.train[i].states) for batch in step.batches for i in batch)
-        rivals = [self.train[i].rival for batch in step.batches for i in batch]
-        num_rivals = sum(len(rival.lengths) for rival in rivals if rival) or 1
-        mine = step.batches[self.accelerator.process_index :: count]
-        wrapped.train()
-        loss = config.loss
-        weights = torch.tensor([loss.lm, loss.delta, loss.flag, loss.contrast], device=self.device)
-        totals = torch.zeros(4, device=self.device)
-        for indices in mine:
-            batch = collate([self.train[i] for i in indices]).to(self.device)
-            is_last = indices is mine[-1]
-            with nullcontext() if is_last else self.accelerator.no_sync(wrapped):
-                with self._autocast():
-                    sums = wrapped(batch, loss)
-                parts = torch.stack(
-                    [
-                        sums.lm / num_answers,
-                        sums.delta / num_states,
-                        sums.flag / num_states,
-                        sums.contrast / num_rivals,
-                    ]
-                )
-                # DDP takes the mean of the processes' gradients; the parts are shares of a sum
-                self.accelerator.backward((parts * weights).sum() * count)
-            totals += parts.detach()
-        totals = self.accelerator.reduce(totals, "sum")
-        norm = self.accelerator.clip_grad_norm_(self._trainable(), config.optimiser.max_grad_norm)
-        losses = dict(zip(("lm", "delta", "flag", "contrast"), totals.tolist(), strict=True))
-        if not math.isfinite(sum(losses.values()) + float(norm)):
-            raise DatasetError(
-                f"step {self.progress.step + 1}: losses {losses}, gradient norm "
-                f"{float(norm)}; begin again in another --out with a lower optimiser.lr"
-            )
-        if not loss.contrast:
+        totals, norm = self._gradients(wrapped, step)
+        weights = [getattr(config.loss, part) for part in PARTS]
+        losses = dict(zip(PARTS, totals, strict=True))
+        if not config.loss.contrast:
             del losses["contrast"]
+        if not math.isfinite(sum(totals) + norm):
+            told = ", ".join(f"{part} {value}" for part, value in losses.items())
+            raise DatasetError(
+                f"step {self.progress.step + 1}: losses {told}, gradient norm {norm}; begin "
+                "again in another --out with a lower optimiser.lr"
+            )
         rate = self.schedule.get_last_lr()[0]
         optimiser.step()
         self.schedule.step()
@@ -231,13 +209,41 @@ class MultiHeadTrainer:
         num_tokens = sum(row_tokens(self.train, batch) for batch in step.batches)
         seconds = perf_counter() - start
         return {
-            "loss": float(totals @ weights),
+            "loss": sum(weight * total for weight, total in zip(weights, totals, strict=True)),
             **losses,
             "lr": rate,
-            "grad_norm": float(norm),
+            "grad_norm": norm,
             "tokens_per_s": num_tokens / seconds,
             "seconds": seconds,
         }
+
+    def _gradients(self, wrapped: Any, step: Step) -> tuple[list[float], float]:
+        """The step's losses, in the order of `PARTS`, and the norm of their gradient."""
+        config, count = self.config, self.accelerator.num_processes
+        examples = [self.train[i] for batch in step.batches for i in batch]
+        num_states = sum(len(example.states) for example in examples)
+        num_answers = sum(len(example.answers) for example in examples)
+        num_contrasted = sum(len(each.rival.lengths) for each in examples if each.rival)
+        tensor = partial(torch.tensor, dtype=torch.float32, device=self.device)
+        counts = tensor([num_answers or 1, num_states, num_states, num_contrasted or 1])
+        weights = tensor([getattr(config.loss, part) for part in PARTS])
+        mine = step.batches[self.accelerator.process_index :: count]
+        wrapped.train()
+        totals = torch.zeros(len(PARTS), device=self.device)
+        for indices in mine:
+            batch = collate([self.train[i] for i in indices]).to(self.device)
+            is_last = indices is mine[-1]
+            with nullcontext() if is_last else self.accelerator.no_sync(wrapped):
+                with self._autocast():
+                    sums = wrapped(batch, config.loss)
+                parts = torch.stack([getattr(sums, part) for part in PARTS]) / counts
+                # DDP takes the mean of the processes' gradients; the parts are shares of a sum
+                self.accelerator.backward((parts * weights).sum() * count)
+            totals += parts.detach()
+        totals = self.accelerator.reduce(totals, "sum")
+        norm = self.accelerator.clip_grad_norm_(self._trainable(), config.optimiser.max_grad_norm)
+        found: list[float] = totals.tolist()
+        return found, float(norm)
 
     def _seed(self) -> int:
         """Of dropout and noise in the next step: a resumed run draws what an unbroken one does."""

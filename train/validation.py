@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F  # noqa: N812 (as PyTorch's own code has it)
 
 from train.config import LossConfig
 from train.examples import Example, collate
@@ -26,7 +25,7 @@ def validate(
     """
     model.eval()
     device = model.heads.pos_weight.device
-    sums, counts = torch.zeros(3, device=device), torch.zeros(3)
+    sums, counts = torch.zeros(4, device=device), torch.zeros(4)
     delta, scores, true_delta, true_flag, margins = [], [], [], [], []
     with torch.no_grad():
         for example in examples:
@@ -34,16 +33,18 @@ def validate(
             with autocast():
                 out = model.read(batch)
                 found = model.losses(out, batch, loss)
-            sums += torch.stack([found.lm, found.delta, found.flag])
-            counts += torch.tensor([found.num_answers, found.num_states, found.num_states])
+            sums += torch.stack([found.lm, found.delta, found.flag, found.contrast])
+            counts += torch.tensor(
+                [found.num_answers, found.num_states, found.num_states, found.num_contrasted]
+            )
             delta.append(out.delta)
             scores.append(out.flag_logits)
             margins.append(out.margin)
             true_delta.append(batch.delta)
             true_flag.append(batch.flag)
-    lm, delta_loss, flag_loss = (sums.cpu() / counts).tolist()
-    labels, predicted, margin = _array(true_delta), _array(delta), torch.cat(margins)
-    contrast = {"contrast": F.softplus(-margin), "own_state": (margin > 0).float()}
+    lm, delta_loss, flag_loss, contrast = (sums.cpu() / counts).tolist()
+    labels, predicted = _array(true_delta), _array(delta)
+    own_state = float((torch.cat(margins) > 0).float().mean())
     return {
         "lm": lm,
         "delta": delta_loss,
@@ -52,7 +53,7 @@ def validate(
         "delta_merit": delta_merit(labels, predicted),
         "sign_accuracy": sign_accuracy(predicted, labels, np.abs(labels) >= CLEAR) or 0.0,
         "flag_merit": flag_merit(_array(true_flag), _array(scores)),
-        **({name: float(each.mean()) for name, each in contrast.items()} if len(margin) else {}),
+        **({"contrast": contrast, "own_state": own_state} if counts[3] else {}),
     }
 
 

@@ -50,7 +50,7 @@ def voice(
 ) -> Voice | None:
     """The shares over `conversations`; None if there is nobody, and no state, to confuse them with.
 
-    A conversation whose NPC has no other one in its language is left out.
+    A conversation is left out whose NPC has, in its language, none as long in another state.
     """
     groups: dict[str, list[Turns]] = defaultdict(list)
     for turns in sorted(conversations, key=lambda turns: (turns[0].lang, turns[0].npc_id)):

@@ -333,7 +333,7 @@ def staged(name: str, num_turns: int, stage: str) -> list[TurnLabel]:
     ]
 
 
-STAGED = [staged("p", 4, "started"), staged("q", 2, "done"), staged("r", 1, "started")]
+STAGED = [staged("p", 4, "started"), staged("q", 4, "done"), staged("r", 1, "started")]
 
 
 WHOLE, ALONE = Shares(), Shares(whole=0.0, alone=1.0)
@@ -372,12 +372,12 @@ def test_a_conversation_that_is_cut_has_rivals_for_its_parts() -> None:
 
 
 def test_turns_alone_and_conversations_that_are_always_in_one_state_have_no_rivals() -> None:
-    assert all(
-        example.rival is None for example in with_rivals(shares=Shares(whole=0.0, alone=1.0))
-    )
+    assert all(example.rival is None for example in with_rivals(shares=ALONE))
     places = Places([STAGED[1]])
     (found,) = make_examples([STAGED[1]], WRITER, shares=WHOLE, max_tokens=ALL, places=places)
     assert found.rival is None
+    same = WRITER.write(STAGED[0])
+    assert make_example(same, same).rival is None
 
 
 def test_a_packed_row_tells_which_rivals_foretell_what_and_of_which_reply() -> None:
@@ -387,13 +387,14 @@ def test_a_packed_row_tells_which_rivals_foretell_what_and_of_which_reply() -> N
     row = batch.tokens[0].tolist()
     assert row_tokens(examples, range(len(examples))) == len(row) == len(batch.positions[0])
     targets = batch.targets[batch.rival_of].tolist()
-    assert [row[at + 1] for at in batch.rivals.tolist()] == targets
+    assert [row[at + 1] for at in batch.rival_answers.tolist()] == targets
     assert targets == [*learned(examples[0]), *learned(examples[2])]
-    assert not {*batch.rivals.tolist()} & {*batch.answers.tolist()}
+    assert not {*batch.rival_answers.tolist()} & {*batch.answers.tolist()}
     turns = [*STAGED[0], *STAGED[2]]
     numbers = [at for at, turn in enumerate(turns) for _ in range(len(turn.response) + 1)]
     assert batch.reply.tolist() == numbers
-    assert len(batch.delta) == len(batch.states) == 7, "rivals' states have no labels"
+    assert batch.num_contrasted == len(turns)
+    assert len(batch.delta) == len(batch.states) == 9, "rivals' states have no labels"
 
 
 def test_a_batch_without_replies_still_indexes_its_row() -> None:

@@ -2,9 +2,16 @@
 
 from typing import Any
 
+import msgspec
+
+from rag.documents import FlagDef, NpcPersona
+from rag.world import World
+from runtime.encoder import PromptEncoder, find_special_ids
+from runtime.llama_backend import LlamaModel
 from tests.train.turns import label, line
 from train.dataset import TurnLabel
-from train.places import Places, in_state_of
+from train.places import Places, in_state_of, misplaced
+from train.transcripts import TranscriptWriter
 
 
 def conversation(
@@ -30,14 +37,48 @@ def test_states_are_those_of_the_same_npc_in_the_same_language_and_begin_otherwi
     assert places.elsewhere(OTHERS[1]) == []
 
 
+def test_a_conversation_that_is_too_short_lends_no_states() -> None:
+    long, short = conversation("long", "x", 3), conversation("short", "y", 2)
+    places = Places([long, short])
+    assert places.elsewhere(long) == [], "its last state, again and again, would give it away"
+    assert places.elsewhere(short) == [long]
+
+
 def test_a_conversation_takes_the_states_of_another_and_keeps_what_was_said_and_decided() -> None:
-    turns, donor = conversation("long", "x", 3), conversation("short", "y", 2)
-    donor[1] = conversation("short", "z")[0]
+    turns, donor = conversation("own", "x", 2), conversation("other", "y", 3)
+    donor[1] = conversation("third", "z")[0]
     moved = in_state_of(turns, donor)
-    assert [turn.tags.quest_stage for turn in moved] == ["y", "z", "z"]
+    assert [turn.tags.quest_stage for turn in moved] == ["y", "z"]
     for before, after in zip(turns, moved, strict=True):
-        assert (after.response, after.delta, after.flag) == (
-            before.response,
-            before.delta,
-            before.flag,
-        )
+        kept = (before.response, before.delta, before.flag)
+        assert (after.response, after.delta, after.flag) == kept
+
+
+def test_what_is_misplaced_keeps_the_decision_of_its_own_place(qwen: LlamaModel) -> None:
+    world = World(
+        [
+            NpcPersona(id="p", npc_id="mina", name="Mina", persona="Mina!", style="terse"),
+            *(
+                FlagDef(
+                    id=stage,
+                    npc_id="mina",
+                    quest_stage=stage,
+                    flag_name="give_item",
+                    value=f"gold of {stage}",
+                    text="...",
+                )
+                for stage in "xy"
+            ),
+        ]
+    )
+    writer = TranscriptWriter(world, PromptEncoder(qwen, find_special_ids(qwen)))
+    gives = {"give_item": 1, "quest_stage_change": 0}
+    turns = [msgspec.structs.replace(turn, flag=gives) for turn in A]
+    right, wrong = writer.write(turns), writer.write(in_state_of(turns, B))
+    assert right.turns[0].decided != wrong.turns[0].decided
+    (found,) = misplaced(right, wrong).turns
+    assert (found.asked, found.decided, found.answered) == (
+        wrong.turns[0].asked,
+        right.turns[0].decided,
+        right.turns[0].answered,
+    )

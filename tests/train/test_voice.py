@@ -35,7 +35,7 @@ def conversation(name: str, npc_id: str, stage: str, count: int = 2) -> list[Tur
 
 
 CONVERSATIONS = [
-    conversation("a", "mina", "started"),
+    conversation("a", "mina", "started", count=3),
     conversation("b", "mina", "done", count=3),
     conversation("c", "rook", "started"),
     conversation("d", "rook", "done"),
@@ -98,7 +98,7 @@ def test_each_response_is_scored_in_three_places(writer: TranscriptWriter) -> No
     reader = Reader(writer, 1, 1)
     found = voice(CONVERSATIONS, writer, reader, same)
     assert found is not None
-    assert found.num_turns == 2 + 3 + 2 + 2 + 2
+    assert found.num_turns == 3 + 3 + 2 + 2 + 2
     own, npc, state, decided, decided_state = np.split(np.array(reader.read_ones, dtype=object), 5)
     for right, elsewhere, otherwise in zip(own, npc, state, strict=True):
         assert elsewhere.opening != right.opening == otherwise.opening
@@ -133,9 +133,9 @@ def test_what_the_state_changes_shows_in_the_decision(
     found = voice(CONVERSATIONS, writer, Reader(writer, 1, state, decided=2), by_stage)
     assert found is not None
     assert found.changed is not None
-    assert found.num_changed == 2 + 2, "those of a and c"
+    assert found.num_changed == 3 + 2, "those of a and c"
     assert (found.state.value, found.changed.value) == (0, 1)
-    assert found.decided.value == pytest.approx(4 / 11)
+    assert found.decided.value == pytest.approx(5 / 12)
 
 
 def test_where_there_is_nobody_to_confuse_with_there_is_no_figure(
