@@ -79,3 +79,7 @@ def _say_missing(command: str, module: str | None) -> int:
         file=sys.stderr,
     )
     return 1
+
+
+if __name__ == "__main__":  # for `accelerate launch -m server.cli train`
+    sys.exit(main())

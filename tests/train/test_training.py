@@ -230,12 +230,9 @@ def test_two_processes_together_have_the_losses_of_one_with_twice_the_accumulati
     settings["loss__contrast"] = 0.5
     alone, together = (gguf_run(tmp_path / name) for name in ("alone", "together"))
     assert alone.train(optimiser__accumulation=4, **settings) == 0
-    code = "import sys; from server.cli import main; sys.exit(main(sys.argv[1:]))"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    script = tmp_path / "launched.py"
-    script.write_text(code)
     done = subprocess.run(
-        [*launcher, str(script), *together.arguments(optimiser__accumulation=2, **settings)],
+        [*launcher, "-m", "server.cli", *together.arguments(optimiser__accumulation=2, **settings)],
         env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
