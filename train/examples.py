@@ -102,14 +102,13 @@ def make_example(
         tokens += turn.answered
     labels = [turn.label for turn in transcript.turns]
     example = Example(opening, tokens, states, answers, labels)
-    return replace(example, rival=_rival(transcript, elsewhere)) if elsewhere else example
-
-
-def _rival(transcript: EncodedTranscript, elsewhere: EncodedTranscript) -> Rival | None:
-    """None where nothing of the state is seen."""
-    own, other = make_example(transcript), make_example(misplaced(transcript, elsewhere))
+    if elsewhere is None:
+        return example
+    other = make_example(misplaced(transcript, elsewhere))
+    if other.tokens == tokens:
+        return example  # nothing of the state is seen
     lengths = [len(turn.answered) for turn in transcript.turns]
-    return Rival(other.tokens, other.answers, lengths) if own.tokens != other.tokens else None
+    return replace(example, rival=Rival(other.tokens, other.answers, lengths))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +140,17 @@ def make_examples(
     def draw_for(turn: TurnLabel, purpose: str) -> random.Random:
         return random.Random(f"{shares.seed} {turn.conversation}{purpose}")  # noqa: S311
 
-    for turns in conversations:
+    def elsewhere(turns: Sequence[TurnLabel]) -> list[TurnLabel] | None:
         donors = places.elsewhere(turns) if places else []
-        donor = draw_for(turns[0], " rival").choice(donors) if donors else None
-        elsewhere = in_state_of(turns, donor) if donor else None
+        return in_state_of(turns, draw_for(turns[0], " rival").choice(donors)) if donors else None
+
+    for turns in conversations:
         if draw_for(turns[0], " whole").random() < shares.whole:
-            yield from _fitting(turns, elsewhere, 0, writer, max_tokens)
+            yield from _fitting(turns, elsewhere(turns), 0, writer, max_tokens)
         draw = draw_for(turns[0], "")
         if len(turns) > 1 and draw.random() < shares.rebuilt:
-            yield from _fitting(turns, elsewhere, draw.randrange(1, len(turns)), writer, max_tokens)
+            start = draw.randrange(1, len(turns))
+            yield from _fitting(turns, elsewhere(turns), start, writer, max_tokens)
         for turn in turns:
             if draw_for(turn, f" alone {turn.turn}").random() < shares.alone:
                 yield make_example(writer.write_alone(turn))

@@ -13,6 +13,9 @@ from train.examples import Batch
 
 Tensor = torch.Tensor
 
+PARTS = ("lm", "delta", "flag", "contrast")
+"""Of the loss, as `Sums` and `LossConfig` name them."""
+
 
 class SpecialRows(nn.Module):
     """Rows of the special tokens as parameters of their own.

@@ -33,7 +33,7 @@ from train.commands import write_whole
 from train.config import TrainConfig
 from train.dataset import DatasetError, TurnLabel, conversations, dataset_files, spread
 from train.examples import Example, Shares, make_examples
-from train.multi_head import MultiHeadModel, add_adapter
+from train.multi_head import PARTS, MultiHeadModel, add_adapter
 from train.places import Places, Turns
 from train.recall import open_writer
 from train.run_log import RunLog
@@ -197,8 +197,7 @@ class TrainingRun:
             task = progress.add_task("training", total=trainer.num_steps)
 
             def on_step(step: int, figures: dict[str, float]) -> None:
-                names = [name for name in ("lm", "delta", "flag", "contrast") if name in figures]
-                parts = " ".join(f"{name} {figures[name]:.3f}" for name in names)
+                parts = " ".join(f"{k} {figures[k]:.3f}" for k in PARTS if k in figures)
                 progress.update(task, completed=step, description=parts)
                 if is_plain:
                     self.console.print(f"step {step}/{trainer.num_steps} {parts}", highlight=False)

@@ -21,12 +21,10 @@ from train.config import TrainConfig
 from train.dataset import DatasetError
 from train.examples import Example, batch_order, collate, row_tokens
 from train.mixed_precision import hold_frozen_in_bf16, multiplies_in_bf16
-from train.multi_head import MultiHeadModel
+from train.multi_head import PARTS, MultiHeadModel
 from train.run_log import RunLog
 from train.validation import composite, validate
 
-PARTS = ("lm", "delta", "flag", "contrast")
-"""Of the loss, as `Sums` and `LossConfig` name them."""
 NUM_START = 48
 """Examples whose states set the heads' normalisation."""
 
@@ -190,7 +188,6 @@ class MultiHeadTrainer:
         config = self.config
         torch.manual_seed(self._seed())
         totals, norm = self._gradients(wrapped, step)
-        weights = [getattr(config.loss, part) for part in PARTS]
         losses = dict(zip(PARTS, totals, strict=True))
         if not config.loss.contrast:
             del losses["contrast"]
@@ -209,7 +206,7 @@ class MultiHeadTrainer:
         num_tokens = sum(row_tokens(self.train, batch) for batch in step.batches)
         seconds = perf_counter() - start
         return {
-            "loss": sum(weight * total for weight, total in zip(weights, totals, strict=True)),
+            "loss": sum(getattr(config.loss, part) * value for part, value in losses.items()),
             **losses,
             "lr": rate,
             "grad_norm": norm,

@@ -10,7 +10,7 @@ from train.config import LossConfig
 from train.examples import Example, collate
 from train.fit_heads import CLEAR, Array, sign_accuracy
 from train.merit import delta_merit, flag_merit
-from train.multi_head import MultiHeadModel
+from train.multi_head import PARTS, MultiHeadModel
 
 
 def validate(
@@ -25,7 +25,7 @@ def validate(
     """
     model.eval()
     device = model.heads.pos_weight.device
-    sums, counts = torch.zeros(4, device=device), torch.zeros(4)
+    sums, counts = torch.zeros(len(PARTS), device=device), torch.zeros(len(PARTS))
     delta, scores, true_delta, true_flag, margins = [], [], [], [], []
     with torch.no_grad():
         for example in examples:
@@ -33,7 +33,7 @@ def validate(
             with autocast():
                 out = model.read(batch)
                 found = model.losses(out, batch, loss)
-            sums += torch.stack([found.lm, found.delta, found.flag, found.contrast])
+            sums += torch.stack([getattr(found, part) for part in PARTS])
             counts += torch.tensor(
                 [found.num_answers, found.num_states, found.num_states, found.num_contrasted]
             )
