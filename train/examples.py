@@ -1,31 +1,32 @@
 """Transcripts as tensors: what is read, where the heads are asked, which tokens are replies'."""
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 
 import torch
 
+from runtime.prompt import decision_segments
 from train.dataset import TurnLabel
 from train.packed_attention import Packing
-from train.places import Places, in_state_of, misplaced
-from train.transcripts import EncodedTranscript, TranscriptWriter
+from train.transcripts import EncodedTranscript, TranscriptWriter, other_decision
 
 Tensor = torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """A transcript with the same replies in another state of the game.
+    """A transcript up to one of the example's replies, after a decision that it contradicts.
 
-    `answers` are positions before a reply's token, as many as the example itself has; `lengths`
-    are the tokens of each reply.
+    `answers` are positions before a token of that reply; `first` is which of the example's answers
+    the first of them stands for.
     """
 
     tokens: list[int]
     answers: list[int]
-    lengths: list[int]
+    first: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Batch:
     `tokens` [1, length] and `positions` [1, length], of each in its own transcript; `states` [n]
     and `answers` [m] index the row; `targets` [m] are the tokens that follow `answers`; `delta`
     [n, n_delta]; `flag` [n, n_flags]. `rival_answers` [k] index the row where `targets[rival_of]`
-    follow in another state of the game; `reply` [k] says of which of `num_contrasted` replies.
+    follow another decision; `reply` [k] says of which of `num_contrasted` replies they are.
     """
 
     tokens: Tensor
@@ -83,13 +84,8 @@ class Batch:
         return Batch(**(parts | moved))
 
 
-def make_example(
-    transcript: EncodedTranscript, elsewhere: EncodedTranscript | None = None
-) -> Example:
-    """The example of a transcript; what is told of the past is read and not learned.
-
-    `elsewhere` is the same in another state of the game.
-    """
+def make_example(transcript: EncodedTranscript, rival: Rival | None = None) -> Example:
+    """The example of a transcript; what is told of the past is read and not learned."""
     opening = tuple(transcript.opening)
     tokens = [*opening, *transcript.told]
     states: list[int] = []
@@ -101,27 +97,40 @@ def make_example(
         answers += range(len(tokens) - 1, len(tokens) - 1 + len(turn.answered))
         tokens += turn.answered
     labels = [turn.label for turn in transcript.turns]
-    example = Example(opening, tokens, states, answers, labels)
-    if elsewhere is None:
-        return example
-    other = make_example(misplaced(transcript, elsewhere))
-    if other.tokens == tokens:
-        return example  # nothing of the state is seen
-    lengths = [len(turn.answered) for turn in transcript.turns]
-    return replace(example, rival=Rival(other.tokens, other.answers, lengths))
+    return Example(opening, tokens, states, answers, labels, rival)
+
+
+def make_rival(
+    transcript: EncodedTranscript, writer: TranscriptWriter, draw: random.Random
+) -> Rival | None:
+    """The rival of one of the transcript's replies, as `draw` has it; None if none can have one."""
+    words = [other_decision(turn.label, writer.world) for turn in transcript.turns]
+    if not (contrary := [at for at, each in enumerate(words) if each is not None]):
+        return None
+    at = draw.choice(contrary)
+    decided = writer.encoder.encode(decision_segments(words[at] or ""))
+    turns = [*transcript.turns[:at], replace(transcript.turns[at], decided=decided)]
+    other = make_example(replace(transcript, turns=turns))
+    length = len(turns[-1].answered)
+    return Rival(other.tokens, other.answers[-length:], len(other.answers) - length)
+
+
+MakeRival = Callable[[EncodedTranscript], Rival | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
     """Of conversations: continued from the first turn, and from a turn on, the past told.
 
-    Of turns: alone, up to `<STATE>`. Which, and where a past ends, is drawn by `seed` and the name.
+    Of turns: alone, up to `<STATE>`. Which, and where a past ends, is drawn by `seed` and the name;
+    so is, with `has_rivals`, which reply of those that are not alone has one.
     """
 
     whole: float = 1.0
     rebuilt: float = 0.0
     alone: float = 0.0
     seed: int = 0
+    has_rivals: bool = False
 
 
 def make_examples(
@@ -130,56 +139,50 @@ def make_examples(
     *,
     shares: Shares,
     max_tokens: int,
-    places: Places | None = None,
 ) -> Iterator[Example]:
-    """The examples of labelled conversations, in the order of these.
-
-    Of the conversations that `places` has, one is drawn whose states the rival has.
-    """
+    """The examples of labelled conversations, in the order of these."""
 
     def draw_for(turn: TurnLabel, purpose: str) -> random.Random:
         return random.Random(f"{shares.seed} {turn.conversation}{purpose}")  # noqa: S311
 
-    def elsewhere(turns: Sequence[TurnLabel]) -> list[TurnLabel] | None:
-        donors = places.elsewhere(turns) if places else []
-        return in_state_of(turns, draw_for(turns[0], " rival").choice(donors)) if donors else None
-
     for turns in conversations:
+        rival: MakeRival = _no_rival
+        if shares.has_rivals:
+            rival = partial(make_rival, writer=writer, draw=draw_for(turns[0], " rival"))
+        fitting = partial(_fitting, writer=writer, max_tokens=max_tokens, rival=rival)
         if draw_for(turns[0], " whole").random() < shares.whole:
-            yield from _fitting(turns, elsewhere(turns), 0, writer, max_tokens)
+            yield from fitting(turns, 0)
         draw = draw_for(turns[0], "")
         if len(turns) > 1 and draw.random() < shares.rebuilt:
-            start = draw.randrange(1, len(turns))
-            yield from _fitting(turns, elsewhere(turns), start, writer, max_tokens)
+            yield from fitting(turns, draw.randrange(1, len(turns)))
         for turn in turns:
             if draw_for(turn, f" alone {turn.turn}").random() < shares.alone:
                 yield make_example(writer.write_alone(turn))
 
 
+def _no_rival(_: EncodedTranscript) -> None:
+    return None
+
+
 def _fitting(
     turns: Sequence[TurnLabel],
-    elsewhere: Sequence[TurnLabel] | None,
     start: int,
     writer: TranscriptWriter,
     max_tokens: int,
+    rival: MakeRival,
 ) -> Iterator[Example]:
-    """The examples of `turns`, and of the same in another state (`elsewhere`)."""
+    fitting = partial(_fitting, writer=writer, max_tokens=max_tokens, rival=rival)
     transcript = writer.write(turns, start)
     if transcript.num_tokens <= max_tokens or len(turns) == 1:
-        yield make_example(transcript, writer.write(elsewhere, start) if elsewhere else None)
+        yield make_example(transcript, rival(transcript))
         return
-
-    def part(first: int, end: int, start: int) -> Iterator[Example]:
-        there = elsewhere[first:end] if elsewhere else None
-        return _fitting(turns[first:end], there, start, writer, max_tokens)
-
     if len(transcript.turns) == 1:  # a long past loses its oldest half, as serving would have it
         half = (start + 1) // 2
-        yield from part(half, len(turns), start - half)
+        yield from fitting(turns[half:], start - half)
         return
     middle = (start + len(turns) + 1) // 2
-    yield from part(0, middle, start)
-    yield from part(middle, len(turns), 0)
+    yield from fitting(turns[:middle], start)
+    yield from fitting(turns[middle:], 0)
 
 
 @dataclass(slots=True)
@@ -200,14 +203,13 @@ class _Row:
         self.answers += [shift + at for at in example.answers]
         self.targets += [example.tokens[at + 1] for at in example.answers]
 
-    def add_rival(self, rival: Rival, shift: int) -> None:
-        """Of the example that was added last."""
-        num_answers = len(self.answers)
+    def add_rival(self, example: Example, rival: Rival, shift: int) -> None:
+        """Of `example`, which was added last."""
+        first = len(self.answers) - len(example.answers) + rival.first
         self.rival_answers += [shift + at for at in rival.answers]
-        self.rival_of += range(num_answers - len(rival.answers), num_answers)
-        for length in rival.lengths:
-            self.reply += [self.num_contrasted] * length
-            self.num_contrasted += 1
+        self.rival_of += range(first, first + len(rival.answers))
+        self.reply += [self.num_contrasted] * len(rival.answers)
+        self.num_contrasted += 1
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -222,7 +224,7 @@ def collate(examples: Sequence[Example]) -> Batch:
     for example in examples:
         row.add(example, next(shifts))
         if example.rival is not None:
-            row.add_rival(example.rival, next(shifts))
+            row.add_rival(example, example.rival, next(shifts))
     labels = [label for example in examples for label in example.labels]
     return Batch(
         tokens=torch.tensor([[*opening, *chain.from_iterable(parts)]]),

@@ -34,7 +34,6 @@ from train.config import TrainConfig
 from train.dataset import DatasetError, TurnLabel, conversations, dataset_files, spread
 from train.examples import Example, Shares, make_examples
 from train.multi_head import PARTS, MultiHeadModel, add_adapter
-from train.places import Places, Turns
 from train.recall import open_writer
 from train.run_log import RunLog
 from train.trainer import MultiHeadTrainer
@@ -145,32 +144,25 @@ class TrainingRun:
             max_tokens=config.data.max_tokens,
         )
         data = config.data
-        shares = Shares(data.whole_share, data.rebuilt_share, data.alone_share, config.run.seed)
+        shares = Shares(data.whole_share, data.rebuilt_share, data.alone_share)
+        shares = replace(shares, seed=config.run.seed, has_rivals=config.loss.contrast > 0)
         train, validation = (
             list(conversations(self.splits[name]).values()) for name in ("train", "validation")
         )
-        has_rivals = config.loss.contrast > 0
-        train_places = Places(train) if has_rivals else None
-        validation_places = Places(validation) if has_rivals else None
         if count := config.run.eval_conversations:
             validation = spread(validation, count)
         with RichReporter(self.console) as reporter:
             done = reporter.stage("writing prompts", len(train) + len(validation))
 
-            def made(
-                groups: Sequence[Turns], shares: Shares, places: Places | None
-            ) -> list[Example]:
+            def made(groups: Sequence[Sequence[TurnLabel]], shares: Shares) -> list[Example]:
                 found: list[Example] = []
                 for turns in groups:
-                    found += make([turns], shares=shares, places=places)
+                    found += make([turns], shares=shares)
                     done(1)
                 return found
 
             whole = replace(shares, whole=1.0, alone=0.0)
-            return (
-                made(train, shares, train_places),
-                made(validation, whole, validation_places),
-            )
+            return made(train, shares), made(validation, whole)
 
     def _trainer(
         self, base: BaseInfo, examples: tuple[list[Example], list[Example]]

@@ -220,7 +220,7 @@ class MultiHeadTrainer:
         examples = [self.train[i] for batch in step.batches for i in batch]
         num_states = sum(len(example.states) for example in examples)
         num_answers = sum(len(example.answers) for example in examples)
-        num_contrasted = sum(len(each.rival.lengths) for each in examples if each.rival)
+        num_contrasted = sum(each.rival is not None for each in examples)
         tensor = partial(torch.tensor, dtype=torch.float32, device=self.device)
         counts = tensor([num_answers or 1, num_states, num_states, num_contrasted or 1])
         weights = tensor([getattr(config.loss, part) for part in PARTS])

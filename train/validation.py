@@ -21,7 +21,7 @@ def validate(
 ) -> dict[str, float]:
     """Losses as in training, `delta_mae`, `sign_accuracy` of clear deltas, and the merits.
 
-    Where examples have rivals, `own_state` is the share of replies likelier than theirs.
+    Where examples have rivals, `own_decision` is the share of replies that are likelier than these.
     """
     model.eval()
     device = model.heads.pos_weight.device
@@ -44,7 +44,7 @@ def validate(
             true_flag.append(batch.flag)
     lm, delta_loss, flag_loss, contrast = (sums.cpu() / counts).tolist()
     labels, predicted = _array(true_delta), _array(delta)
-    own_state = float((torch.cat(margins) > 0).float().mean())
+    own_decision = float((torch.cat(margins) > 0).float().mean())
     return {
         "lm": lm,
         "delta": delta_loss,
@@ -53,7 +53,7 @@ def validate(
         "delta_merit": delta_merit(labels, predicted),
         "sign_accuracy": sign_accuracy(predicted, labels, np.abs(labels) >= CLEAR) or 0.0,
         "flag_merit": flag_merit(_array(true_flag), _array(scores)),
-        **({"contrast": contrast, "own_state": own_state} if counts[3] else {}),
+        **({"contrast": contrast, "own_decision": own_decision} if counts[3] else {}),
     }
 
 

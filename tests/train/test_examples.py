@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def examples_of(
     conversations: Sequence[Sequence[TurnLabel]] = CONVERSATIONS,
     max_tokens: int = ALL,
     seed: int = 0,
-    **shares: float,
+    **shares: Any,
 ) -> list[Example]:
     wanted = Shares(**shares, seed=seed)
     return list(make_examples(conversations, WRITER, shares=wanted, max_tokens=max_tokens))

@@ -183,13 +183,13 @@ def test_the_losses_of_a_batch_are_those_of_its_examples_together(qwen3: Ground)
 
 
 def rivals_of(info: BaseInfo) -> tuple[list[Example], list[Example]]:
-    """Examples of two replies each, and the same with another token after their openings."""
+    """Examples whose last four answers have rivals, and the same with another token before."""
     own, others = examples_of(info), []
     for at, example in enumerate(own):
         moved = [*example.tokens]
         moved[len(example.opening)] = (moved[len(example.opening)] + 7) % 400
         others.append(replace(example, tokens=moved))
-        own[at] = replace(example, rival=Rival(moved, example.answers, [2, 4]))
+        own[at] = replace(example, rival=Rival(moved, example.answers[2:], 2))
     return own, others
 
 
@@ -201,7 +201,7 @@ def test_a_margin_is_by_how_much_a_reply_is_likelier_than_in_its_rival(ground: G
     expected = []
     for example, other in [(own[0], others[0]), *zip(own[2:], others[2:], strict=True)]:
         here, there = (read(model, collate([replace(e, rival=None)])) for e in (example, other))
-        expected += [part.sum() for part in torch.split(there.nll - here.nll, [2, 4])]
+        expected.append((there.nll - here.nll)[2:].sum())
     assert_near(found.margin, torch.stack(expected), 100)
     assert float(found.margin.abs().min()) > 0.01
     plainly = read(model, collate([replace(example, rival=None) for example in own]))
@@ -215,22 +215,22 @@ def test_contrast_is_what_the_likelihoods_of_a_reply_and_its_rival_give(qwen3: G
     with torch.no_grad():
         sums = model(batch, LOSS)
     shares = torch.sigmoid(read(model, batch).margin)  # p / (p + q)
-    assert sums.num_contrasted == len(shares) == 2 * len(own)
+    assert sums.num_contrasted == len(shares) == len(own)
     assert_near(sums.contrast, -shares.log().sum(), 100)
     with torch.no_grad():
         assert model(batch_of(qwen3.info), LOSS).contrast == 0
 
 
-def test_validation_tells_the_share_of_replies_that_are_likelier_in_their_own_state(
+def test_validation_tells_the_share_of_replies_that_are_likelier_in_their_own_decision(
     qwen3: Ground,
 ) -> None:
     model, (own, _) = qwen3.model(), rivals_of(qwen3.info)
     found = validate(model, own, LOSS, nullcontext)
     margin = read(model, collate(own)).margin
-    assert found["own_state"] == pytest.approx(float((margin > 0).float().mean()))
+    assert found["own_decision"] == pytest.approx(float((margin > 0).float().mean()))
     assert found["contrast"] == pytest.approx(float(F.softplus(-margin).mean()), rel=1e-4)
     plainly = validate(model, examples_of(qwen3.info), LOSS, nullcontext)
-    assert {*found} - {*plainly} == {"own_state", "contrast"}
+    assert {*found} - {*plainly} == {"own_decision", "contrast"}
     assert found["lm"] == pytest.approx(plainly["lm"], rel=1e-4)
 
 

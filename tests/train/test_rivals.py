@@ -1,82 +1,100 @@
-"""Transcripts beside the same in another state of the game."""
+"""Replies beside the same after decisions that they contradict."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-import msgspec
+import pytest
 
-from tests.train.letters import ALL, WRITER, conversation, learned
+from tests.train.letters import ALL, WRITER, learned, replies
+from tests.train.turns import label
 from train.dataset import TurnLabel
 from train.examples import Example, Shares, collate, make_example, make_examples, row_tokens
-from train.places import Places, in_state_of
+
+RIVALS = Shares(has_rivals=True)
+ALONE = Shares(whole=0.0, alone=1.0, has_rivals=True)
 
 
-def staged(name: str, num_turns: int, stage: str) -> list[TurnLabel]:
+def with_rivals(
+    conversations: Sequence[Sequence[TurnLabel]], max_tokens: int = ALL, shares: Shares = RIVALS
+) -> list[Example]:
+    return list(make_examples(conversations, WRITER, shares=shares, max_tokens=max_tokens))
+
+
+Labels = dict[str, Any]
+FLAGS = ("give_item", "quest_stage_change")
+
+
+def decided(name: str, *decisions: Labels) -> list[TurnLabel]:
+    """A conversation whose turns have such labels, and no others."""
+    calm = {"delta": {"trust": 0.0, "relationship": 0.0}, "flag": dict.fromkeys(FLAGS, 0)}
     return [
-        msgspec.structs.replace(turn, tags=msgspec.structs.replace(turn.tags, quest_stage=stage))
-        for turn in conversation(name, num_turns)
+        label(at, conversation=name, response=f"{name} {at} answer", **(calm | each))
+        for at, each in enumerate(decisions)
     ]
 
 
-STAGED = [staged("p", 4, "started"), staged("q", 4, "done"), staged("r", 1, "started")]
+GIVES: Labels = {"flag": {"give_item": 1, "quest_stage_change": 0}}
+REFUSES: Labels = {"withheld": ["give_item"]}
+WARM: Labels = {"delta": {"trust": 0.1, "relationship": 0.0}}
+COOL: Labels = {"delta": {"trust": -0.1, "relationship": 0.0}}
 
 
-WHOLE, ALONE = Shares(), Shares(whole=0.0, alone=1.0)
+@pytest.mark.parametrize(
+    ("own", "other"), [(GIVES, {}), (REFUSES, GIVES), (WARM, COOL), (COOL, WARM)]
+)
+def test_a_rival_has_the_same_reply_after_a_decision_that_it_contradicts(
+    own: Labels, other: Labels
+) -> None:
+    turns = decided("p", {}, own, {})
+    (found,) = with_rivals([turns])
+    assert found.rival is not None
+    read = WRITER.write([turns[0], *decided("p", {}, other)[1:]])
+    said = WRITER.write(turns[:2])
+    contrary = replace(said.turns[1], decided=read.turns[1].decided)
+    expected = make_example(replace(said, turns=[said.turns[0], contrary]))
+    assert found.rival.tokens == expected.tokens, "it ends with the reply, nothing else is changed"
+    reply = replies(turns[1:2])
+    assert [found.rival.tokens[at + 1] for at in found.rival.answers] == reply
+    first = found.rival.first
+    assert learned(found)[first : first + len(reply)] == reply
+    assert replace(found, rival=None) == make_example(WRITER.write(turns))
 
 
-def with_rivals(max_tokens: int = ALL, shares: Shares = WHOLE) -> list[Example]:
-    places = Places(STAGED)
-    return list(make_examples(STAGED, WRITER, shares=shares, max_tokens=max_tokens, places=places))
+def test_replies_that_fit_any_decision_and_turns_alone_have_no_rivals() -> None:
+    (calm,) = with_rivals([decided("p", {}, {})])
+    assert calm.rival is None
+    assert all(each.rival is None for each in with_rivals([decided("p", GIVES)], shares=ALONE))
+    (unasked,) = with_rivals([decided("p", GIVES)], shares=Shares())
+    assert unasked.rival is None
 
 
-def test_a_rival_has_the_same_replies_and_decisions_after_another_conversations_states() -> None:
-    found = with_rivals()
-    donors = {"p": STAGED[1], "r": STAGED[1]}
-    for example in found:
-        name, rival = example.labels[0].conversation, example.rival
-        assert rival is not None
-        assert [rival.tokens[at + 1] for at in rival.answers] == learned(example)
-        assert rival.lengths == [len(turn.response) + 1 for turn in example.labels]
-        assert tuple(rival.tokens[: len(example.opening)]) == example.opening
-        if donor := donors.get(name):
-            moved = WRITER.write(in_state_of(example.labels, donor))
-            assert rival.tokens == make_example(moved).tokens
-        assert rival.tokens != example.tokens
-    plain = list(make_examples(STAGED, WRITER, shares=WHOLE, max_tokens=ALL))
-    assert [(example.tokens, example.answers) for example in found] == [
-        (example.tokens, example.answers) for example in plain
-    ], "what is learned otherwise stays the same"
-
-
-def test_a_conversation_that_is_cut_has_rivals_for_its_parts() -> None:
-    whole = WRITER.write(STAGED[0]).num_tokens
-    parts = [e for e in with_rivals(whole - 1) if e.labels[0].conversation == "p"]
+def test_which_reply_has_a_rival_is_drawn_and_every_part_of_a_conversation_has_one() -> None:
+    turns = [decided(f"p{at}", GIVES, WARM, GIVES) for at in range(10, 30)]
+    found = with_rivals(turns)
+    assert len({each.rival.first for each in found if each.rival}) == 3
+    assert found == with_rivals(turns)
+    size = WRITER.write(turns[0]).num_tokens
+    parts = with_rivals([turns[0]], size - 1)
     assert len(parts) > 1
-    for part in parts:
-        assert part.rival is not None
-        assert [part.rival.tokens[at + 1] for at in part.rival.answers] == learned(part)
-
-
-def test_turns_alone_and_conversations_that_are_always_in_one_state_have_no_rivals() -> None:
-    assert all(example.rival is None for example in with_rivals(shares=ALONE))
-    places = Places([STAGED[1]])
-    (found,) = make_examples([STAGED[1]], WRITER, shares=WHOLE, max_tokens=ALL, places=places)
-    assert found.rival is None
-    same = WRITER.write(STAGED[0])
-    assert make_example(same, same).rival is None
+    assert all(part.rival for part in parts)
 
 
 def test_a_packed_row_tells_which_rivals_foretell_what_and_of_which_reply() -> None:
-    examples = with_rivals()
-    examples[1] = replace(examples[1], rival=None)
+    conversations = [decided("a", {}, GIVES), decided("b", {}), decided("c", GIVES, WARM, REFUSES)]
+    examples = with_rivals(conversations)
+    assert [each.rival is not None for each in examples] == [True, False, True]
     batch = collate(examples)
     row = batch.tokens[0].tolist()
     assert row_tokens(examples, range(len(examples))) == len(row) == len(batch.positions[0])
-    targets = batch.targets[batch.rival_of].tolist()
-    assert [row[at + 1] for at in batch.rival_answers.tolist()] == targets
-    assert targets == [*learned(examples[0]), *learned(examples[2])]
-    assert not {*batch.rival_answers.tolist()} & {*batch.answers.tolist()}
-    turns = [*STAGED[0], *STAGED[2]]
-    numbers = [at for at, turn in enumerate(turns) for _ in range(len(turn.response) + 1)]
+    foretold = [row[at + 1] for at in batch.rival_answers.tolist()]
+    assert batch.targets[batch.rival_of].tolist() == foretold
+    rivals = [each.rival for each in examples if each.rival]
+    assert foretold == [rival.tokens[at + 1] for rival in rivals for at in rival.answers]
+    own = batch.answers[batch.rival_of].tolist()
+    assert [row[at + 1] for at in own] == foretold
+    assert not {*own} & {*batch.rival_answers.tolist()}
+    numbers = [at for at, rival in enumerate(rivals) for _ in rival.answers]
     assert batch.reply.tolist() == numbers
-    assert batch.num_contrasted == len(turns)
-    assert len(batch.delta) == len(batch.states) == 9, "rivals' states have no labels"
+    assert batch.num_contrasted == 2
+    assert len(batch.delta) == len(batch.states) == 6, "rivals' states have no labels"

@@ -74,7 +74,7 @@ def test_every_part_of_the_loss_falls_on_conversations_seen_again_and_again(run:
         assert rows[-1][part] < 0.8 * rows[0][part], part
 
 
-def test_replies_come_to_tell_their_state_from_another(run: TinyRun) -> None:
+def test_replies_come_to_tell_their_decision_from_another(run: TinyRun) -> None:
     settings = {"optimiser__lr": 1e-2, "optimiser__lr_rows": 1e-2, "optimiser__accumulation": 8}
     settings |= {"run__max_steps": 2, "run__eval_steps": 99, "loss__lm": 0.1}
     assert run.train(loss__contrast=2.0, **settings) == 0
