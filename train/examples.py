@@ -1,9 +1,8 @@
 """Transcripts as tensors: what is read, where the heads are asked, which tokens are replies'."""
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import chain
 
 import torch
@@ -115,9 +114,6 @@ def make_rival(
     return Rival(other.tokens, other.answers[-length:], len(other.answers) - length)
 
 
-MakeRival = Callable[[EncodedTranscript], Rival | None]
-
-
 @dataclass(frozen=True, slots=True)
 class Shares:
     """Of conversations: continued from the first turn, and from a turn on, the past told.
@@ -146,43 +142,34 @@ def make_examples(
         return random.Random(f"{shares.seed} {turn.conversation}{purpose}")  # noqa: S311
 
     for turns in conversations:
-        rival: MakeRival = _no_rival
-        if shares.has_rivals:
-            rival = partial(make_rival, writer=writer, draw=draw_for(turns[0], " rival"))
-        fitting = partial(_fitting, writer=writer, max_tokens=max_tokens, rival=rival)
-        if draw_for(turns[0], " whole").random() < shares.whole:
-            yield from fitting(turns, 0)
+        starts = [0] if draw_for(turns[0], " whole").random() < shares.whole else []
         draw = draw_for(turns[0], "")
         if len(turns) > 1 and draw.random() < shares.rebuilt:
-            yield from fitting(turns, draw.randrange(1, len(turns)))
+            starts.append(draw.randrange(1, len(turns)))
+        draw_rival = draw_for(turns[0], " rival")
+        for start in starts:
+            for transcript in _fitting(turns, start, writer, max_tokens):
+                rival = make_rival(transcript, writer, draw_rival) if shares.has_rivals else None
+                yield make_example(transcript, rival)
         for turn in turns:
             if draw_for(turn, f" alone {turn.turn}").random() < shares.alone:
                 yield make_example(writer.write_alone(turn))
 
 
-def _no_rival(_: EncodedTranscript) -> None:
-    return None
-
-
 def _fitting(
-    turns: Sequence[TurnLabel],
-    start: int,
-    writer: TranscriptWriter,
-    max_tokens: int,
-    rival: MakeRival,
-) -> Iterator[Example]:
-    fitting = partial(_fitting, writer=writer, max_tokens=max_tokens, rival=rival)
+    turns: Sequence[TurnLabel], start: int, writer: TranscriptWriter, max_tokens: int
+) -> Iterator[EncodedTranscript]:
     transcript = writer.write(turns, start)
     if transcript.num_tokens <= max_tokens or len(turns) == 1:
-        yield make_example(transcript, rival(transcript))
+        yield transcript
         return
     if len(transcript.turns) == 1:  # a long past loses its oldest half, as serving would have it
         half = (start + 1) // 2
-        yield from fitting(turns[half:], start - half)
+        yield from _fitting(turns[half:], start - half, writer, max_tokens)
         return
     middle = (start + len(turns) + 1) // 2
-    yield from fitting(turns[:middle], start)
-    yield from fitting(turns[middle:], 0)
+    yield from _fitting(turns[:middle], start, writer, max_tokens)
+    yield from _fitting(turns[middle:], 0, writer, max_tokens)
 
 
 @dataclass(slots=True)
