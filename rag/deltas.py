@@ -6,7 +6,10 @@ from rag.documents import DeltaPolicy
 
 def bounded(value: float, head: DeltaSpec, policy: DeltaPolicy | None = None) -> float:
     """A delta inside the head's range and the world's policy, to three decimals."""
-    policy = policy or DeltaPolicy()
-    low = max(head.min, policy.min, -policy.per_turn_cap)
-    high = min(head.max, policy.max, policy.per_turn_cap)
-    return round(max(low, min(high, value)), 3) + 0.0  # no -0.0
+    low, high = limits(policy or DeltaPolicy())
+    return round(max(low, head.min, min(high, head.max, value)), 3) + 0.0  # no -0.0
+
+
+def limits(policy: DeltaPolicy) -> tuple[float, float]:
+    """The least and the most that a delta may come to in one turn."""
+    return max(policy.min, -policy.per_turn_cap), min(policy.max, policy.per_turn_cap)

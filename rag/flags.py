@@ -23,6 +23,11 @@ class FlagRule:
     is_by_meaning: bool = False
     """Whether the document was found by what was said, for want of one for the scene."""
 
+    def threshold(self, default: float) -> float:
+        """The score that the flag needs: the document's own, or `default`."""
+        own = self.document.threshold if self.document else None
+        return default if own is None else own
+
 
 def flag_rule(
     world: World, facts: Facts, flag_name: str, nearest: Nearest | None = None

@@ -69,9 +69,7 @@ def no_change(spec: HeadSpec) -> Decision:
 
 def _flag_detail(score: float, head: FlagSpec, rule: FlagRule, lang: Lang) -> FlagDetail:
     document = rule.document
-    has_threshold = document is not None and document.threshold is not None
-    threshold = document.threshold if document and has_threshold else head.threshold
-    assert threshold is not None, "either the document's or the manifest's"
+    threshold = rule.threshold(head.threshold)
     detail = FlagDetail(
         score=round(score, 4),
         threshold=threshold,

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from export.errors import ExportError
@@ -26,6 +26,13 @@ def or_say_why(
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file beside and rename it: there is the old one or the new one, never a part."""
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_bytes(content)
-    beside.replace(path)
+    write_all({path: content})
+
+
+def write_all(contents: Mapping[Path, bytes]) -> None:
+    """Write files beside and rename them once all are written: to stop before changes none."""
+    beside = {path: path.with_name(f".{path.name}.tmp") for path in contents}
+    for path, content in contents.items():
+        beside[path].write_bytes(content)
+    for path in contents:
+        beside[path].replace(path)

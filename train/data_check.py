@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
+from rag.deltas import limits
 from rag.flags import flag_rule
 from rag.language import detect_language
 from rag.loader import Problem
@@ -55,6 +56,7 @@ def _line(line: Line, world: World) -> Iterator[Problem]:
             what = f"the world has no {key.removeprefix('tags.')} {value!r} for {turn.npc_id!r}"
             yield line.problem(key, what, f"it has {', '.join(names)}")
     yield from _flags(line, world)
+    yield from _deltas(line, world)
     for key, text, longest in (
         ("player_utterance", turn.player_utterance, MAX_UTTERANCE),
         ("response", turn.response, MAX_RESPONSE),
@@ -67,6 +69,18 @@ def _line(line: Line, world: World) -> Iterator[Problem]:
     if found := _NOT_SPOKEN.search(turn.response):
         what = f"{found[0]!r} is not spoken"
         yield line.problem("response", what, "write the NPC's words alone")
+
+
+def _deltas(line: Line, world: World) -> Iterator[Problem]:
+    trigger = world.trigger_def(line.turn.facts.scene)
+    for name, policy in (trigger.delta_policy if trigger else {}).items():
+        value = line.turn.delta.get(name)
+        if value is None:
+            continue
+        low, high = limits(policy)
+        if not low <= value <= high:
+            what = f"{value}, but the world keeps it in [{low}, {high}] here"
+            yield line.problem(f"delta.{name}", what, f"write {max(low, min(high, value))}")
 
 
 def _flags(line: Line, world: World) -> Iterator[Problem]:

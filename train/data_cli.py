@@ -12,7 +12,7 @@ from rich.table import Table
 from rag.world import load_world
 from train.baselines import Baseline
 from train.baselines import run_baselines as score_baselines
-from train.commands import or_say_why, write_whole
+from train.commands import or_say_why, write_all
 from train.data_check import check_dataset
 from train.data_split import choose_validation
 from train.data_summary import overlap, summary_table
@@ -92,9 +92,13 @@ def run_split(args: argparse.Namespace) -> None:
     for line in sorted(lines, key=lambda line: (line.turn.conversation, line.turn.turn)):
         split = "validation" if line.turn.split_group in chosen else "train"
         files[folder / split / f"{line.turn.npc_id}.jsonl"].append(line.turn)
-    for path, turns in files.items():
+    contents = {
+        path: b"".join(msgspec.json.encode(turn) + b"\n" for turn in turns)
+        for path, turns in files.items()
+    }
+    for path in contents:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, b"".join(msgspec.json.encode(turn) + b"\n" for turn in turns))
+    write_all(contents)
     for path in {line.path for line in lines} - files.keys():
         path.unlink()
     for name in SPLITS[:2]:

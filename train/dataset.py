@@ -22,6 +22,8 @@ SPLITS = ("train", "validation", "test")
 DRILLS = "drills"
 """Single turns that practise what conversations seldom hold; `train` alone must be balanced."""
 _PARTS = (*SPLITS, DRILLS)
+CLEAR = 0.1
+"""A delta nearer to 0 than this has no sign to get right; a line shows one that is not."""
 
 
 class Tags(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

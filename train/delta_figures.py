@@ -3,7 +3,8 @@
 import msgspec
 import numpy as np
 
-from train.fit_heads import CLEAR, Array, sign_accuracy
+from train.dataset import CLEAR
+from train.fit_heads import Array, sign_accuracies
 from train.predicted import Predicted, Rows
 
 DIRECTIONS = ("falls", "flat", "rises")
@@ -52,9 +53,7 @@ def _figures(delta: Array, labels: Array) -> Delta:
         mae=float(np.abs(delta - labels).mean()),
         rmse=(squared / len(labels)) ** 0.5,
         r2=None if are_alike else 1 - squared / spread,
-        sign_accuracy=sign_accuracy(delta, labels, np.abs(labels) >= CLEAR),
-        sign_accuracy_falling=sign_accuracy(delta, labels, labels <= -CLEAR),
-        sign_accuracy_rising=sign_accuracy(delta, labels, labels >= CLEAR),
+        **sign_accuracies(delta, labels),
         directions=_directions(delta, labels),
     )
 

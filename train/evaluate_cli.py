@@ -115,7 +115,8 @@ def run_bundle(args: argparse.Namespace) -> None:
         record_figures(args.record, report)
     if args.out:
         write_report(args.out, report)
-        print(f"wrote {args.out / 'report.html'}, report.json and samples.md")
+        written = ["report.html", "report.json", *(["samples.md"] if report.samples else [])]
+        print(f"wrote {', '.join(written)} in {args.out}")
 
 
 def _open(args: argparse.Namespace) -> tuple[World, Retriever]:

@@ -117,13 +117,10 @@ def export_run(options: ExportOptions, reporter: RichReporter) -> ExportReport:
     told: list[Part] = []
     try:
         reporter.stage("fitting what the words say")
-        held_out = HeldOut(stack(served), _remarks([s.label for s in served], world), targets)
         clues = _fit_clues(splits["train"], world, trained.persona)
-        found = blended_out_of_fold(on_states, clues, held_out)
-        merits[WITH_CLUES] = _merits_of(found, targets)
-        told = parts_told_better(found, on_states.predict(held_out.states), targets)
-        if told:
-            heads = blend(on_states, clues.only(told), held_out)
+        held_out = HeldOut(stack(served), _remarks([s.label for s in served], world), targets)
+        with_clues, told, merits[WITH_CLUES] = _with_clues(on_states, clues, held_out)
+        heads = with_clues or heads
     except DatasetError as error:
         reporter.say(f"heads read the states alone: {error}")
     report = ExportReport(
@@ -210,6 +207,16 @@ def _fit_clues(labels: Sequence[TurnLabel], world: World, persona: TrainedPerson
     return fit_clues(_remarks(labels, world), learned)
 
 
+def _with_clues(
+    on_states: LinearHeads, clues: ClueModel, held_out: HeldOut
+) -> tuple[Heads | None, list[Part], dict[str, float]]:
+    """Heads with the clues of those parts that these tell better; None, if it is none of them."""
+    found = blended_out_of_fold(on_states, clues, held_out)
+    told = parts_told_better(found, on_states.predict(held_out.states), held_out.targets)
+    heads = blend(on_states, clues.only(told), held_out) if told else None
+    return heads, told, _merits_of(found, held_out.targets)
+
+
 def parts_told_better(
     found: tuple[Array, Array], before: tuple[Array, Array], targets: Targets
 ) -> list[Part]:
@@ -277,6 +284,7 @@ def _training(trained: Trained, report: ExportReport) -> dict[str, object]:
     return {
         "method": "LoRA, special-token rows and heads trained together",
         "heads": report.heads,
+        "merits": report.merits,
         "onnx_opset": OPSET,
         "data_sha256": trained.record.data_sha256,
         "config": config,

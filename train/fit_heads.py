@@ -15,7 +15,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from train.dataset import DatasetError, TurnLabel
+from train.dataset import CLEAR, DatasetError, TurnLabel
 from train.states import LabelledState, stack
 
 Array = npt.NDArray[np.float64]
@@ -27,8 +27,6 @@ LOGISTIC_CS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 THRESHOLD_BLUR = 0.3
 """In logits: about what another batch shape moves a flag by (tests/server/test_decisions_hold)."""
 NEVER_SEEN = 0.5
-CLEAR = 0.1
-"""Labels nearer to 0 than this have no sign to get right."""
 _CLIP = 0.98
 """Delta targets are clipped here before atanh, which is infinite at 1."""
 
@@ -95,12 +93,7 @@ def targets_of(
     )
 
 
-def fit(
-    states: Sequence[LabelledState],
-    targets: Targets,
-    *,
-    ridge_alphas: Sequence[float] = RIDGE_ALPHAS,
-) -> tuple[LinearHeads, dict[str, object]]:
+def fit(states: Sequence[LabelledState], targets: Targets) -> tuple[LinearHeads, dict[str, object]]:
     """Heads fitted on `states`, and what was chosen on the way.
 
     Raises DatasetError where the labels are too few to choose anything by.
@@ -114,7 +107,7 @@ def fit(
     folds = list(GroupKFold(NUM_FOLDS).split(x, groups=targets.groups))
     _check_both_seen(targets, folds)
     goals = np.arctanh(np.clip(targets.delta, -_CLIP, _CLIP))
-    alpha = max(ridge_alphas, key=lambda a: _ridge_signs(x, goals, targets.delta, folds, a))
+    alpha = max(RIDGE_ALPHAS, key=lambda a: _ridge_signs(x, goals, targets.delta, folds, a))
     ridge = Ridge(alpha=alpha).fit(x, goals)
     flags = [_fit_flag(x, column, folds) for column in targets.flag.T]
     out_of_fold = np.stack([flag.out_of_fold for flag in flags], axis=1)
@@ -184,6 +177,15 @@ def sign_accuracy(delta: Array, labels: Array, counted: npt.NDArray[np.bool_]) -
     """Share of `counted` deltas whose sign is that of the label; None if none is counted."""
     right = np.sign(delta) == np.sign(labels)
     return float(right[counted].mean()) if counted.any() else None
+
+
+def sign_accuracies(delta: Array, labels: Array) -> dict[str, float | None]:
+    """Shares of right signs of the labels that are CLEAR: of all, falling ones and rising ones."""
+    return {
+        "sign_accuracy": sign_accuracy(delta, labels, np.abs(labels) >= CLEAR),
+        "sign_accuracy_falling": sign_accuracy(delta, labels, labels <= -CLEAR),
+        "sign_accuracy_rising": sign_accuracy(delta, labels, labels >= CLEAR),
+    }
 
 
 def calibrated(heads: LinearHeads, states: npt.ArrayLike, flags: Array) -> LinearHeads:

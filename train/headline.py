@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 
 from train.bootstrap import Estimate, estimate, resamples
-from train.fit_heads import CLEAR, Array
+from train.dataset import CLEAR
+from train.fit_heads import Array
 from train.flag_figures import NUM_BINS, bin_numbers
 from train.metrics import pair_outcomes
 from train.predicted import Flags, Predicted

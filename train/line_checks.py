@@ -64,7 +64,7 @@ def repetition(text: str, default: Lang) -> float:
 def loop(text: str) -> str | None:
     """The first passage of 4 letters or more that comes three times in a row, if any does.
 
-    White space, punctuation and case do not count. None of the 5,323 labelled responses has one.
+    White space, punctuation and case do not count. No labelled response has one.
     """
     match = _LOOP.search(_NOT_A_LETTER.sub("", text.casefold()))
     return match[1] if match else None

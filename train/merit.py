@@ -8,7 +8,8 @@ import numpy.typing as npt
 from sklearn.metrics import average_precision_score
 
 from train.bootstrap import Estimate, estimate, resamples
-from train.fit_heads import CLEAR, Array, sign_accuracy
+from train.dataset import CLEAR
+from train.fit_heads import Array, sign_accuracy
 
 
 def flag_merit(flags: Array, scores: Array) -> float:

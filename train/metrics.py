@@ -9,12 +9,12 @@ from sklearn.metrics import f1_score
 
 from train.data_summary import find_pairs
 from train.dataset import TurnLabel
-from train.fit_heads import CLEAR, Array, sign_accuracy
+from train.fit_heads import Array, sign_accuracies
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Flags: F1 of each and their mean. Deltas: mean absolute error and right signs.
+    """Flags: F1 of each, and their mean (of those that occur). Deltas: mean error and right signs.
 
     The sign counts where the label is at least CLEAR either way, and apart where it falls and where
     it rises (most rise, so a guess that always rises is often right); None if no label is.
@@ -50,13 +50,12 @@ def score(
         name: float(f1_score(true_flag[:, i], raised[:, i], zero_division=0))
         for i, name in enumerate(flag_names)
     }
+    occurring = [f1[name] for i, name in enumerate(flag_names) if true_flag[:, i].any()]
     return Scores(
-        flag_macro_f1=float(np.mean(list(f1.values()))),
+        flag_macro_f1=float(np.mean(occurring)) if occurring else 0.0,
         flag_f1=f1,
         delta_mae=float(np.abs(delta - true_delta).mean()),
-        sign_accuracy=sign_accuracy(delta, true_delta, np.abs(true_delta) >= CLEAR),
-        sign_accuracy_falling=sign_accuracy(delta, true_delta, true_delta <= -CLEAR),
-        sign_accuracy_rising=sign_accuracy(delta, true_delta, true_delta >= CLEAR),
+        **sign_accuracies(delta, true_delta),
     )
 
 

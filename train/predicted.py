@@ -1,5 +1,6 @@
 """What a predictor said of labelled turns, as matrices beside the labels."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
@@ -44,7 +45,7 @@ class Predicted:
     """Predictions for `turns`, columns in the order of the names.
 
     `delta` [n, n_delta] in [-1, 1]; `scores` [n, n_flags] in [0, 1], raised from `thresholds`
-    [n_flags] on; `held_back` [n, n_flags] (see the function): all False where no rule is to count.
+    [n_flags] on, under the world's rules from `needed` [n, n_flags] on (see `needed_scores`).
     Raises DatasetError if there is no turn, no name, or a name that the turns do not label.
     """
 
@@ -54,7 +55,7 @@ class Predicted:
     delta: Array
     scores: Array
     thresholds: Array
-    held_back: Flags
+    needed: Array
 
     def __post_init__(self) -> None:
         if not self.turns:
@@ -64,7 +65,7 @@ class Predicted:
         size = len(self.turns)
         assert self.delta.shape == (size, len(self.delta_names)), self.delta.shape
         assert self.scores.shape == (size, len(self.flag_names)), self.scores.shape
-        assert self.held_back.shape == self.scores.shape, self.held_back.shape
+        assert self.needed.shape == self.scores.shape, self.needed.shape
         assert self.thresholds.shape == (len(self.flag_names),), self.thresholds.shape
 
     @property
@@ -84,8 +85,8 @@ class Predicted:
 
     @property
     def ruled(self) -> Flags:
-        """Flags raised that the world's rules let through, as serving does [n, n_flags]."""
-        return self.raised & ~self.held_back
+        """Flags that serving raises, under the world's rules [n, n_flags]."""
+        return self.scores >= self.needed
 
     def select(self, rows: Rows) -> "Predicted":
         """The turns of `rows` alone."""
@@ -94,14 +95,25 @@ class Predicted:
             turns=[self.turns[row] for row in rows],
             delta=self.delta[rows],
             scores=self.scores[rows],
-            held_back=self.held_back[rows],
+            needed=self.needed[rows],
         )
 
 
-def held_back(turns: Sequence[TurnLabel], flag_names: Sequence[str], world: World) -> Flags:
-    """The flags that the world's policies and conditions would not let through [n, n_flags]."""
-    rules = [[flag_rule(world, turn.facts, name) for name in flag_names] for turn in turns]
-    return np.array([[rule.held_back is not None for rule in row] for row in rules])
+def needed_scores(
+    turns: Sequence[TurnLabel], flag_names: Sequence[str], thresholds: Array, world: World
+) -> Array:
+    """From which score on serving raises each flag [n, n_flags].
+
+    That is the threshold of the flag's document in the world, or else its own of `thresholds`
+    [n_flags]; infinite where policies and conditions hold it back.
+    """
+
+    def needed(turn: TurnLabel, name: str, threshold: float) -> float:
+        rule = flag_rule(world, turn.facts, name)
+        return rule.threshold(threshold) if rule.held_back is None else math.inf
+
+    columns = [*zip(flag_names, thresholds.tolist(), strict=True)]
+    return np.array([[needed(turn, *column) for column in columns] for turn in turns])
 
 
 def _check_labelled(key: str, names: Sequence[str], labels: Mapping[str, float]) -> None:

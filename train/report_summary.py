@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from train.baselines import Baseline
 from train.bootstrap import NUM_RESAMPLES
+from train.dataset import CLEAR
 from train.evaluation import Figures
-from train.fit_heads import CLEAR
 from train.report_contents import Report
 from train.report_grid import Grid, Section, number, with_interval
 

@@ -55,6 +55,10 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     prompt_format: int = FORMAT
     start_sha256: str = ""
     """Of the adapter that the run began with."""
+    base_sha256: str = ""
+    """Of the base's GGUF; as the next, empty in a run that was begun before it was recorded."""
+    world_sha256: str = ""
+    num_processes: int = 1
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -119,6 +123,9 @@ class TrainingRun:
             vocabulary_sha256=base.vocabulary_sha256,
             data_sha256=hashlib.sha256(data.encode()).hexdigest(),
             start_sha256=trained_sha256(self.start) if self.start else "",
+            base_sha256=file_sha256(base.gguf),
+            world_sha256=hashlib.sha256(msgspec.json.encode(self.world.documents)).hexdigest(),
+            num_processes=self.accelerator.num_processes,
         )
         if (self.folder / RUN).is_file() and (found := read_run(self.folder)) != record:
             changed = [

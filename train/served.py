@@ -1,6 +1,6 @@
 """A bundle as it serves, opened to be evaluated: states, decisions and replies."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,6 @@ from heads.bundle import Bundle, load_bundle
 from heads.loading import check_format, open_encoder
 from heads.session import HeadsSession
 from rag.deltas import bounded
-from rag.flags import flag_rule
 from rag.world import World
 from runtime.encoder import PromptEncoder
 from runtime.engine import Engine
@@ -20,8 +19,9 @@ from runtime.prompt import decision_segments
 from runtime.sampling import SamplingParams
 from runtime.sequence import Done, Request, Token
 from train.dataset import TurnLabel
+from train.fit_heads import Array
 from train.line_figures import GeneratedLine
-from train.predicted import Predicted, held_back
+from train.predicted import Predicted, needed_scores
 from train.states import NUM_CELLS, Conditions, LabelledState, Reading, read_states, stack
 from train.transcripts import remark_of, words_of
 
@@ -65,20 +65,22 @@ class ServedBundle:
             context.close()
 
     def predict(self, states: Sequence[LabelledState], world: World) -> Predicted:
-        """What the heads say of `states`, and what the world's rules hold back."""
-        spec = self.heads.spec
+        """What the heads say of `states`, deltas bounded as the world has it, and its rules."""
         turns = [state.label for state in states]
         clues = [self.heads.find(remark_of(label, world)) for label in turns]
         delta, scores = self.heads.predict_batch(stack(states), clues)
-        flags = tuple(flag.name for flag in spec.flags)
+        flags, thresholds = self._flags
+        names = [head.name for head in self.heads.spec.delta]
+        moves = [dict(zip(names, row, strict=True)) for row in delta.tolist()]
+        moved = [self._bounded(m, label, world) for m, label in zip(moves, turns, strict=True)]
         return Predicted(
             turns=turns,
-            delta_names=tuple(head.name for head in spec.delta),
+            delta_names=tuple(names),
             flag_names=flags,
-            delta=delta.astype(np.float64),
+            delta=np.array([[*each.values()] for each in moved]),
             scores=scores.astype(np.float64),
-            thresholds=np.array([flag.threshold for flag in spec.flags]),
-            held_back=held_back(turns, flags, world),
+            thresholds=thresholds,
+            needed=needed_scores(turns, flags, thresholds, world),
         )
 
     def reply(
@@ -118,19 +120,28 @@ class ServedBundle:
     def words(self, vector: Vector, label: TurnLabel, world: World) -> str:
         """The decision at a `<STATE>` [n_embd], in the words that serving writes after it."""
         found = self.heads.predict(vector, self.heads.find(remark_of(label, world)))
-        raised = [
-            flag.name
-            for flag in self.heads.spec.flags
-            if found.flag_scores[flag.name] >= flag.threshold
-            and flag_rule(world, label.facts, flag.name).held_back is None
-        ]
+        names, thresholds = self._flags
+        needed = needed_scores([label], names, thresholds, world)[0].tolist()
+        least = dict(zip(names, needed, strict=True))
+        raised = [name for name in names if found.flag_scores[name] >= least[name]]
+        return words_of(label, world, self._bounded(found.delta, label, world), raised)
+
+    @property
+    def _flags(self) -> tuple[tuple[str, ...], Array]:
+        """Names and thresholds [n_flags]."""
+        flags = self.heads.spec.flags
+        return tuple(flag.name for flag in flags), np.array([flag.threshold for flag in flags])
+
+    def _bounded(
+        self, delta: Mapping[str, float], label: TurnLabel, world: World
+    ) -> dict[str, float]:
+        """A turn's deltas inside the heads' ranges and the world's policies."""
         trigger = world.trigger_def(label.facts.scene)
         policies = trigger.delta_policy if trigger else {}
-        delta = {
-            head.name: bounded(found.delta[head.name], head, policies.get(head.name))
+        return {
+            head.name: bounded(delta[head.name], head, policies.get(head.name))
             for head in self.heads.spec.delta
         }
-        return words_of(label, world, delta, raised)
 
 
 @contextmanager

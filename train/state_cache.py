@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heads.bundle import file_sha256
+from runtime.llama_backend import llama_version
 from train.dataset import TurnLabel
 from train.states import Conditions, Form, LabelledState, Reading
 
@@ -19,9 +20,11 @@ _COLUMNS = ("conversations", "turns", "forms", "vectors", "nll", "num_answered")
 def states_key(models: Iterable[Path], wanted: Iterable[Reading], conditions: Conditions) -> str:
     """Hex SHA-256 of all that the vectors depend on, save the machine.
 
-    That is the models' files, the tokens that are read, and the conditions but for the threads.
+    That is the models' files, the tokens that are read, the conditions but for the threads, and
+    llama.cpp's build.
     """
-    digest = hashlib.sha256(repr((conditions.settings, conditions.with_nll)).encode())
+    conditions_read = conditions.settings, conditions.with_nll, llama_version()
+    digest = hashlib.sha256(repr(conditions_read).encode())
     for path in models:
         digest.update(file_sha256(path).encode())
     for reading in wanted:

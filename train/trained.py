@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 
 from export.reporter import RichReporter
+from heads.bundle import file_sha256
 from train.base import BaseInfo, load_weights, prepare_base
 from train.checkpoint import BEST, LAST, TrainedPersona, load_trained, read_persona, write_final
+from train.dataset import DatasetError
 from train.examples import collate, make_example
 from train.multi_head import MultiHeadModel, add_adapter
 from train.run import RunRecord, read_run
@@ -35,6 +37,11 @@ def open_trained(run: Path, reporter: RichReporter, checkpoint: str = BEST) -> T
     record = read_run(run)
     adapter = write_final(run) if checkpoint == LAST else run / BEST
     base = prepare_base(record.config.base, reporter)
+    if record.base_sha256 not in ("", file_sha256(base.gguf)):
+        raise DatasetError(
+            f"{base.gguf} is not the base that {run} was trained on; "
+            "give the run's own base.gguf or base.hf, or train anew"
+        )
     return Trained(run, record, adapter, read_persona(adapter), base)
 
 

@@ -18,7 +18,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 from train.checkpoint import Checkpoints, Progress
 from train.config import TrainConfig
-from train.dataset import DatasetError
+from train.dataset import DatasetError, spread
 from train.examples import Example, batch_order, collate, row_tokens
 from train.mixed_precision import hold_frozen_in_bf16, multiplies_in_bf16
 from train.multi_head import PARTS, MultiHeadModel
@@ -167,10 +167,9 @@ class MultiHeadTrainer:
 
     def _start_heads(self) -> None:
         whole = [example for example in self.train if example.answers] or self.train
-        spread = whole[:: max(1, len(whole) // NUM_START)]
         states, delta = [], []
         with torch.no_grad():
-            for example in spread:
+            for example in spread(whole, NUM_START):
                 batch = collate([example]).to(self.device)
                 with self._autocast():
                     states.append(self.model.read(batch).states)

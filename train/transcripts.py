@@ -22,10 +22,7 @@ from runtime.prompt import (
     decision_segments,
     format_decision,
 )
-from train.dataset import TurnLabel
-
-CLEAR = 0.1
-"""A delta of this or more is one that a line shows."""
+from train.dataset import CLEAR, TurnLabel
 
 Notes = Callable[[TurnLabel], Sequence[str]]
 """The lore and dialogues that a turn calls to mind."""

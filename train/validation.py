@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from train.config import LossConfig
+from train.dataset import CLEAR
 from train.examples import Example, collate
-from train.fit_heads import CLEAR, Array, sign_accuracy
+from train.fit_heads import Array, sign_accuracy
 from train.merit import delta_merit, flag_merit
 from train.multi_head import PARTS, MultiHeadModel
 

@@ -40,14 +40,16 @@ def predict(
 ) -> Predicted:
     """Predictions for `labelled`; what is left out is as labelled, and nothing is held back."""
     names = tuple(labelled[0].flag)
+    thresholds = np.full(len(names), threshold)
+    is_held = np.zeros((len(labelled), len(names))) if held_back is None else np.asarray(held_back)
     truth = Predicted(
         turns=labelled,
         delta_names=tuple(labelled[0].delta),
         flag_names=names,
         delta=np.zeros((len(labelled), len(labelled[0].delta))),
         scores=np.zeros((len(labelled), len(names))),
-        thresholds=np.full(len(names), threshold),
-        held_back=np.zeros((len(labelled), len(names)), np.bool_),
+        thresholds=thresholds,
+        needed=np.where(is_held, np.inf, thresholds),
     )
     return Predicted(
         turns=labelled,
@@ -56,7 +58,7 @@ def predict(
         delta=truth.true_delta if delta is None else np.asarray(delta, float),
         scores=truth.true_flag.astype(float) if scores is None else np.asarray(scores, float),
         thresholds=truth.thresholds,
-        held_back=truth.held_back if held_back is None else np.asarray(held_back, np.bool_),
+        needed=truth.needed,
     )
 
 

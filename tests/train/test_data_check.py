@@ -46,6 +46,9 @@ WAYS: dict[str, tuple[Callable[[Splits], None], int, str, str]] = {
     "a misspelt key": (change(1, respnse="x"), 2, "$.respnse", "unknown field"),
     "a delta out of range": (change(1, delta={"trust": 2}), 2, "$.delta[...]", "<= 1"),
     "another language": (change(4, lang="fr"), 5, "$.lang", "fr"),
+    "a delta that the world would not let through": (
+        nested(0, "delta", trust=-1.0), 1, "delta.trust", "keeps it in [-0.9, 0.9]",
+    ),
     "a flag that others lack": (nested(4, "flag", dance=1), 5, "flag", "labels dance"),
     "an unknown NPC": (change(4, npc_id="rok"), 5, "npc_id", "no NPC 'rok'"),
     "an unknown stage": (

@@ -16,14 +16,17 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
+from rag.documents import FlagDef
+from rag.world import World
 from tests.train.predictions import noisy, predict, turns
+from tests.train.turns import WORLD, label
 from train.bootstrap import Estimate
 from train.dataset import DatasetError
 from train.evaluation import Evaluation, Figures, evaluate
 from train.flag_figures import calibration_error, reliability
 from train.headline import Headline, headline
 from train.metrics import pairs_right
-from train.predicted import Predicted
+from train.predicted import Predicted, needed_scores
 
 HEADLINES = Headline.__struct_fields__
 
@@ -266,9 +269,19 @@ def test_a_pair_is_right_if_both_its_turns_are_in_the_flags_that_differ() -> Non
     assert headline(pair()).pairs_right.value == 1, "b, wrongly raised, is not what differs"
     wrong = pair(second_is_right=False)
     assert headline(wrong).pairs_right.value == 0
-    ruled = replace(wrong, held_back=np.array([[False, False], [True, False], [False, False]]))
+    ruled = replace(wrong, needed=np.array([[0.5, 0.5], [np.inf, 0.5], [0.5, 0.5]]))
     assert headline(ruled).pairs_right.value == 0
     assert headline(ruled).pairs_right_ruled.value == 1
+
+
+def test_a_documents_own_threshold_counts_under_the_rules_as_in_serving() -> None:
+    gives = FlagDef(id="f", npc_id="mina", flag_name="give_item", value="gold", threshold=0.9)
+    world = World([gives, *WORLD.npcs.values()])
+    names = ("give_item", "quest_stage_change")
+    needed = needed_scores([label()], names, np.array([0.5, 0.5]), world)
+    assert needed.tolist() == [[0.9, np.inf]], "no document, no flag"
+    (default,) = needed_scores([label()], names[:1], np.array([0.4]), WORLD)
+    assert default.tolist() == [0.4]
 
 
 def test_a_pair_is_judged_by_the_flags_that_are_decided() -> None:
@@ -299,7 +312,7 @@ def test_columns_go_by_name() -> None:
         flag_names=predicted.flag_names[::-1],
         delta_names=predicted.delta_names[::-1],
         scores=predicted.scores[:, ::-1],
-        held_back=predicted.held_back[:, ::-1],
+        needed=predicted.needed[:, ::-1],
         delta=predicted.delta[:, ::-1],
     )
     assert whole(turned).flags == whole(predicted).flags

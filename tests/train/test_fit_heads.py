@@ -40,13 +40,14 @@ def linear_labels(states: Array) -> tuple[Array, Array]:
 
 def test_a_linear_rule_is_found_again_on_states_never_seen() -> None:
     states, unseen = draw(COUNT, 0), draw(500, 1)
-    heads, _ = fit(labelled(states), targets(*linear_labels(states)), ridge_alphas=(100, 300))
+    heads, _ = fit(labelled(states), targets(*linear_labels(states)))
     true_delta, true_flag = linear_labels(unseen)
     delta, scores = heads.predict(unseen)
     names, raised = ["a", "b"], (scores >= heads.thresholds).astype(float)
     result = score(delta, raised, true_delta, true_flag, names)
     baseline = majority_baseline(*linear_labels(states), true_delta, true_flag, names)
-    assert result.delta_mae < 0.15 * baseline.delta_mae
+    assert result.delta_mae < 0.7 * baseline.delta_mae, "less than all: the penalty shrinks it"
+    assert result.sign_accuracy == 1.0
     assert result.flag_macro_f1 > 0.95
     assert result.sign_accuracy is not None
     assert result.sign_accuracy > 0.99
