@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from heads.bundle import read_manifest
 from rag.calibration import read_calibration
@@ -110,7 +111,7 @@ def run_search(args: argparse.Namespace) -> int:
     for found in retriever.weighed(matches, vector):
         match, mark = found.match, "" if found.is_near else " (too far)"
         numbers = f"{match.score:.3f}", f"{match.letters:.3f}", f"{found.lead:.3f}{mark}"
-        table.add_row(match.document.id, *numbers, match.passage)
+        table.add_row(Text(match.document.id), *numbers, Text(match.passage))
     Console().print(table)
     print(
         f"notes are shown to the model from a lead of {calibration.note:.3f} on, or with a passage "
@@ -145,5 +146,5 @@ def _table(documents: Sequence[BaseDocument]) -> Table:
             rows.setdefault(f"  {document.flag_name}", []).append(document.npc_id)
     table = Table("type", "documents", "NPCs")
     for name, npcs in rows.items():
-        table.add_row(name, str(len(npcs)), str(len({*npcs} - {ANY})))
+        table.add_row(Text(name), str(len(npcs)), str(len({*npcs} - {ANY})))
     return table

@@ -1,11 +1,13 @@
 """Reads a world folder: JSON (one document or a list a file) and Markdown or text for lore.
 
-All problems are collected before anything is raised, each with file, id, key and remedy.
+All problems are collected before anything is raised, each with file, id, key and remedy. Text comes
+out in NFC, so that names are equal where they look equal.
 """
 
 import codecs
 import difflib
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any, get_args
 import msgspec
 
 from rag.documents import BaseDocument, Document
+from rag.nfc import in_nfc
 from rag.schema_errors import locate
 
 LORE_SUFFIXES = {".md", ".txt"}
@@ -62,16 +65,11 @@ def read_documents(folder: Path) -> tuple[list[Source], list[Problem]]:
     sources: list[Source] = []
     problems: list[Problem] = []
     for path in sorted(folder.rglob("*")):
-        if not path.is_file() or path.name.startswith("."):
+        relative = path.relative_to(folder)
+        if not _is_document(relative):
             continue
-        file = path.relative_to(folder).as_posix()
-        if path.suffix == ".json":
-            results = _read_json(path, file)
-        elif path.suffix in LORE_SUFFIXES and path.stem.lower() != "readme":
-            results = _read_lore(path, file)
-        else:
-            continue
-        for result in results:
+        file = relative.as_posix()
+        for result in _read(path, file):
             if isinstance(result, Problem):
                 problems.append(result)
             else:
@@ -79,9 +77,27 @@ def read_documents(folder: Path) -> tuple[list[Source], list[Problem]]:
     return sources, problems
 
 
+def _is_document(relative: Path) -> bool:
+    """Whether a path in a world's folder is a document's: not an editor's, nor for people."""
+    if any(part.startswith(".") for part in relative.parts):
+        return False
+    is_lore = relative.suffix in LORE_SUFFIXES and not relative.name.lower().startswith("readme")
+    return is_lore or relative.suffix == ".json"
+
+
+def _read(path: Path, file: str) -> Iterator[Document | Problem]:
+    """The documents of a file, or what is wrong with it; nothing of a folder or a pipe."""
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            yield from (_read_json if path.suffix == ".json" else _read_lore)(path, file)
+    except OSError as error:
+        what = f"cannot be read: {error.strerror}"
+        yield Problem(file, "-", "-", what, "make it readable, or remove it")
+
+
 def _read_json(path: Path, file: str) -> Iterator[Document | Problem]:
     try:
-        content = msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+        content = in_nfc(msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         remedy = "look for a missing comma, quote or bracket just before that byte"
         yield Problem(file, "-", "-", f"not valid JSON: {error}", remedy)
@@ -105,7 +121,7 @@ def _read_lore(path: Path, file: str) -> Iterator[Document | Problem]:
             head["items"] = [name.strip() for name in items.split(",")]
         text = match["body"]
     defaults = {"id": path.stem, "type": "lore"}
-    yield from _convert({**defaults, **head, "content": text.strip()}, file)
+    yield from _convert(in_nfc({**defaults, **head, "content": text.strip()}), file)
 
 
 def _convert(item: object, file: str) -> Iterator[Document | Problem]:

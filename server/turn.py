@@ -4,10 +4,13 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from msgspec import structs
+
 from heads.clues import Remark
 from rag.conditions import UNKNOWN_REPUTATION, Facts
 from rag.documents import ANY, Lang, NpcPersona, Scalar
 from rag.language import detect_language
+from rag.nfc import in_nfc
 from rag.prompting import npc_for_prompt
 from rag.scopes import Scene
 from rag.world import World
@@ -15,7 +18,7 @@ from runtime.prompt import Npc, StateValue
 from server.errors import UnknownNpc
 from server.npc_config import configured
 from server.preprocess import clean_text, utterance_of
-from server.schemas import AskRequest, HistoryTurn
+from server.schemas import AskContext, AskRequest, HistoryTurn
 
 _MAX_TOLD = 64
 """Characters of an unknown name that are told."""
@@ -61,31 +64,39 @@ def read_turn(ask: AskRequest, world: World, notices: Sequence[str] = ()) -> Ask
 
     Raises UnknownNpc or InvalidField.
     """
-    persona = world.npcs.get(ask.npc_id)
+    npc_id, context = in_nfc(ask.npc_id), _in_nfc(ask.context)
+    persona = world.npcs.get(npc_id)
     if persona is None:
         known = ", ".join(sorted(world.npcs))
-        raise UnknownNpc(f"the world has no NPC {ask.npc_id!r}; it has {known}")
-    persona, ignored = configured(persona, ask.context.npc_config)
+        raise UnknownNpc(f"the world has no NPC {npc_id!r}; it has {known}")
+    persona, ignored = configured(persona, context.npc_config)
     utterance = utterance_of(ask.text, ask.user_input)
     history = [
         HistoryTurn(clean_text(turn.player), clean_text(turn.npc)) for turn in ask.history or []
     ]
-    game = ask.context.game_state
+    game = context.game_state
     stage = _name(game.get("quest_stage")) or next(iter(persona.stages), ANY)
     location = _name(game.get("location")) or next(iter(persona.locations), ANY)
-    scene = Scene(ask.npc_id, stage, location)
-    npc_state = _npc_state(ask, persona)
+    scene = Scene(npc_id, stage, location)
+    npc_state = _npc_state(context, persona)
     first_words = history[0].player if history else utterance
     return AskedTurn(
         turn_id=uuid.uuid4().hex,
-        session_id=ask.session_id or f"{ask.player_id}:{ask.npc_id}",
+        session_id=ask.session_id or f"{ask.player_id}:{npc_id}",
         persona=persona,
         lang=ask.lang or detect_language(first_words, persona.lang),
-        state=_state(ask, scene, npc_state),
-        facts=_facts(ask, scene, npc_state, utterance),
+        state=_state(context, scene, npc_state),
+        facts=_facts(context, scene, npc_state, utterance),
         history=history,
         notices=[*_unknown_scene(scene, persona, world), *ignored, *notices],
     )
+
+
+def _in_nfc(context: AskContext) -> AskContext:
+    """`context` with its names as the world's are; the history is cleaned by itself."""
+    parts = structs.asdict(context)
+    del parts["dialogue_history"]
+    return structs.replace(context, **in_nfc(parts))
 
 
 def _unknown_scene(scene: Scene, persona: NpcPersona, world: World) -> Iterator[str]:
@@ -106,9 +117,9 @@ def _no_such(what: str, key: str, value: str, known: list[str]) -> str:
     return f"{told}; only what is written for any {what} applies"
 
 
-def _npc_state(ask: AskRequest, persona: NpcPersona) -> dict[str, str | float]:
+def _npc_state(context: AskContext, persona: NpcPersona) -> dict[str, str | float]:
     """How the NPC feels; the world's initial state fills what the request leaves out."""
-    npc, initial = ask.context.npc_state, persona.initial_state
+    npc, initial = context.npc_state, persona.initial_state
     return {
         "trust": npc.trust if npc.trust is not None else initial.trust,
         "relationship": npc.relationship if npc.relationship is not None else initial.relationship,
@@ -117,9 +128,9 @@ def _npc_state(ask: AskRequest, persona: NpcPersona) -> dict[str, str | float]:
 
 
 def _state(
-    ask: AskRequest, scene: Scene, npc_state: dict[str, str | float]
+    context: AskContext, scene: Scene, npc_state: dict[str, str | float]
 ) -> dict[str, StateValue]:
-    player = ask.context.player_state
+    player = context.player_state
     state: dict[str, StateValue | None] = {
         "quest_stage": scene.quest_stage if scene.quest_stage != ANY else None,
         "location": scene.location if scene.location != ANY else None,
@@ -133,11 +144,11 @@ def _state(
 
 
 def _facts(
-    ask: AskRequest, scene: Scene, npc_state: dict[str, str | float], utterance: str
+    context: AskContext, scene: Scene, npc_state: dict[str, str | float], utterance: str
 ) -> Facts:
     """What the world's conditions are held against."""
-    player = ask.context.player_state
-    game = {key: value for key, value in ask.context.game_state.items() if value is not None}
+    player = context.player_state
+    game = {key: value for key, value in context.game_state.items() if value is not None}
     position = {"position": player.position} if isinstance(player.position, str) else {}
     return Facts(
         scene=scene,

@@ -24,7 +24,10 @@ export function moved(npcState, delta) {
  * is what the world's documents say that the flag means here.
  */
 export const EFFECTS = {
-  give_item: (tx, turn, value) => updatePlayer(tx, turn, { $addToSet: { items: value } }),
+  give_item: (tx, turn, value) => {
+    if (!isText(value)) return ignored('give_item', turn, value);
+    return updatePlayer(tx, turn, { $addToSet: { items: value } });
+  },
 
   give_hint: (tx, turn, value) => updatePlayer(tx, turn, { $addToSet: { hints: value } }),
 
@@ -43,6 +46,7 @@ export const EFFECTS = {
   },
 
   change_npc_state: async (tx, turn, value) => {
+    if (!isText(value)) return ignored('change_npc_state', turn, value);
     const npc = await tx.collection('npc_config').findOne({ _id: turn.npc_id });
     const mood = value === 'peace' ? npc.initial_state.npc_mood : value;
     await updatePlayer(tx, turn, { $set: { [`npcs.${turn.npc_id}.npc_mood`]: mood } });
@@ -56,6 +60,14 @@ export const EFFECTS = {
 
   unlock_hidden_path: (tx, turn, value) => updateGame(tx, turn, { $addToSet: { paths: value } }),
 };
+
+/** Items and moods go to the engine with every later turn, and it takes nothing but text there. */
+const isText = (value) => typeof value === 'string';
+
+/** A world's document may give a flag no value, or a number. */
+function ignored(flag, { npc_id, player_id }, value) {
+  console.error(`${flag} of ${npc_id} for ${player_id} is ignored: ${value} is not text`);
+}
 
 function updatePlayer(tx, turn, update) {
   return tx.collection('player_status').updateOne({ _id: turn.player_id }, update);

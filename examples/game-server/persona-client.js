@@ -106,7 +106,8 @@ export class PersonaClient {
 
   /**
    * One turn as it comes. `state` is final and comes once, also where the connection broke and the
-   * stream was taken up again. Leaving the loop early hangs up.
+   * stream was taken up again. Leaving the loop early hangs up, but the server finishes the turn
+   * and remembers it; a `dialogue_history` without it, sent with the next, takes it back.
    * @param {AskRequest} request
    * @param {TurnOptions} [options]
    * @returns {AsyncGenerator<TurnEvent, void, void>}

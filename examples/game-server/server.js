@@ -114,18 +114,30 @@ function readMessage(text) {
   return message;
 }
 
+/** Statuses by which the engine refuses what was said: said again it is refused again. */
+const REFUSALS = new Set([404, 409, 413, 422]);
+
 /** What may be told of an error to a player. */
 function told(error) {
   if (error instanceof GameError) return { code: error.code, message: error.message };
   if (error instanceof PersonaError) {
     console.error(error.message);
-    return { code: error.code, message: 'The NPC cannot answer now. Say it again in a while.' };
+    const message = REFUSALS.has(error.status)
+      ? 'The NPC cannot answer that, however often it is said.'
+      : 'The NPC cannot answer now. Say it again in a while.';
+    return { code: error.code, message };
   }
   console.error(error);
   return { code: 'internal', message: 'The game server failed.' };
 }
 
 const STATUSES = { internal: 500, unknown_npc: 404, not_found: 404 };
+
+/** The engine's own status where that concerns who speaks, not this server (a wrong API key). */
+function statusOf(error, code) {
+  if (!(error instanceof PersonaError)) return STATUSES[code] ?? 400;
+  return REFUSALS.has(error.status) || error.status === 429 ? error.status : 503;
+}
 
 /** `POST /say` for games without a socket, `GET /players/ID`, `GET /healthz`. */
 async function answerHttp(request, response, game, turns) {
@@ -141,7 +153,7 @@ async function answerHttp(request, response, game, turns) {
     reply(response, 200, content);
   } catch (error) {
     const what = told(error);
-    reply(response, error instanceof PersonaError ? 503 : (STATUSES[what.code] ?? 400), what);
+    reply(response, statusOf(error, what.code), what);
   }
 }
 

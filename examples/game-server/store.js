@@ -60,6 +60,7 @@ export class Store {
       find: (filter) => read.find(filter),
       insertOne: write('insertOne'),
       updateOne: write('updateOne'),
+      deleteOne: write('deleteOne'),
     };
   }
 
@@ -108,9 +109,10 @@ export class Store {
   }
 
   #take(changes) {
-    for (const [table, document] of changes) {
-      if (!this.#tables.has(table)) this.#tables.set(table, new Map());
-      this.#tables.get(table).set(document._id, document);
+    for (const change of changes) {
+      const [name] = change;
+      if (!this.#tables.has(name)) this.#tables.set(name, new Map());
+      applyChange(this.#tables.get(name), change);
     }
   }
 
@@ -160,9 +162,15 @@ export class Store {
   }
 }
 
+/**
+ * What a transaction did to a document: the collection, and the document as it is now, or only its
+ * `_id` with `true` where it is deleted.
+ * @typedef {[string, { _id: string }, true?]} Change
+ */
+
 /** What is written stays aside until it is committed; what is read includes it. */
 class Transaction {
-  /** @type {[string, { _id: string }][]} */
+  /** @type {Change[]} */
   changes = [];
   #tables;
 
@@ -180,6 +188,7 @@ class Transaction {
       insertOne: async (document) => this.#insert(name, document),
       updateOne: async (filter, update, options = {}) =>
         this.#update(name, filter, update, options),
+      deleteOne: async (filter) => this.#delete(name, filter),
     };
   }
 
@@ -190,7 +199,7 @@ class Transaction {
     if (this.#first(name, { _id: document._id })) {
       throw new DuplicateKeyError(`${name}: there is a document ${document._id} already`);
     }
-    this.#write(name, structuredClone(document));
+    this.#change([name, structuredClone(document)]);
     return { insertedId: document._id };
   }
 
@@ -199,29 +208,40 @@ class Transaction {
     if (!found && !upsert) return { matchedCount: 0, upsertedCount: 0 };
     const document = structuredClone(found ?? { ...filter });
     applyUpdate(document, update);
-    this.#write(name, document);
+    this.#change([name, document]);
     return { matchedCount: found ? 1 : 0, upsertedCount: found ? 0 : 1 };
   }
 
-  #write(name, document) {
-    this.changes = this.changes.filter(
-      ([table, doc]) => table !== name || doc._id !== document._id,
-    );
-    this.changes.push([name, document]);
+  #delete(name, filter) {
+    const found = this.#first(name, filter);
+    if (found) this.#change([name, { _id: found._id }, true]);
+    return { deletedCount: found ? 1 : 0 };
+  }
+
+  #change(change) {
+    const [name, { _id }] = change;
+    this.changes = this.changes.filter(([table, doc]) => table !== name || doc._id !== _id);
+    this.changes.push(change);
   }
 
   #first(name, filter) {
     if (!('_id' in filter)) return this.#all(name).find((doc) => matches(doc, filter));
     const written = this.changes.find(([table, doc]) => table === name && doc._id === filter._id);
-    const document = written?.[1] ?? this.#tables.get(name)?.get(filter._id);
+    const [, changed, isDeleted] = written ?? [];
+    const document = isDeleted ? undefined : (changed ?? this.#tables.get(name)?.get(filter._id));
     return document && matches(document, filter) ? document : undefined;
   }
 
   #all(name) {
     const table = new Map(this.#tables.get(name));
-    for (const [changed, doc] of this.changes) if (changed === name) table.set(doc._id, doc);
+    for (const change of this.changes) if (change[0] === name) applyChange(table, change);
     return [...table.values()];
   }
+}
+
+function applyChange(table, [, document, isDeleted]) {
+  if (isDeleted) table.delete(document._id);
+  else table.set(document._id, document);
 }
 
 function matches(document, filter) {

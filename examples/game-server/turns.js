@@ -3,9 +3,11 @@
  * written back exactly once.
  *
  * A turn is applied in one transaction the moment its `state` is there, under its `turn_id`. What a
- * player said is known by its `say_id`: said again (the player's connection broke, this process was
- * killed) it is asked for again with the same `Idempotency-Key` and the same body, so the engine
- * gives the same turn; and whatever it gives, one utterance changes the game once.
+ * player said is known by its `say_id`, as long as the conversation's history goes back to it. Said
+ * again (the player's connection broke, this process was killed) it is asked for with the same body
+ * and so the same `Idempotency-Key`, for which the engine gives the same turn. Where nothing was
+ * applied and the game has changed meanwhile, both are others and the engine decides anew. Whatever
+ * it gives, one utterance changes the game once.
  */
 
 import { createHash, randomUUID } from 'node:crypto';
@@ -84,7 +86,7 @@ export class Turns {
   }
 
   async *#ask(turn, request, isStreamed) {
-    const options = { idempotencyKey: idempotencyKey(turn) };
+    const options = { idempotencyKey: idempotencyKey(turn, request, isStreamed) };
     if (isStreamed) yield* this.persona.askStream(request, options);
     else yield { type: 'done', answer: await this.persona.ask(request, options) };
   }
@@ -125,6 +127,9 @@ export class Turns {
       };
       await appliedTurns.insertOne(applied);
       const entry = { turn_id: decision.turn_id, say_id, player: text, npc: null };
+      for (const dropped of history?.turns.slice(0, 1 - TURNS_KEPT) ?? []) {
+        await appliedTurns.deleteOne({ _id: dropped.turn_id });
+      }
       await tx
         .collection('dialogue_history')
         .updateOne(
@@ -171,7 +176,8 @@ export class Turns {
 }
 
 /**
- * The body of `POST /ask`. Nothing in it depends on the clock: asked for again, it is the same.
+ * The body of `POST /ask`. Nothing in it depends on the clock: as long as the game's data are the
+ * same, it is.
  * @returns {import('./types.d.ts').AskRequest}
  */
 export function buildRequest({ turn, player, game, turns }) {
@@ -197,9 +203,10 @@ function decisionOf(event) {
   return { turn_id: meta.turn_id, delta, flags, flags_detail: meta.flags_detail };
 }
 
-function idempotencyKey({ session_id, say_id }) {
+/** It has the body in it: the engine refuses another body under the same key. */
+function idempotencyKey({ session_id, say_id }, request, isStreamed) {
   return createHash('sha256')
-    .update(JSON.stringify([session_id, say_id]))
+    .update(JSON.stringify([session_id, say_id, request, isStreamed]))
     .digest('hex');
 }
 

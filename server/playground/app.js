@@ -2,7 +2,7 @@
 
 import { ask, getNpcs, isAbort, Problem } from "./api.js";
 import { renderControls, showFeelings } from "./controls.js";
-import { Conversation, initialState, randomId } from "./conversation.js";
+import { Conversation, initialState } from "./conversation.js";
 import { curlOf } from "./curl.js";
 import { byId, el, present } from "./dom.js";
 import { apiKey, keep, kept } from "./kept.js";
@@ -212,9 +212,7 @@ function say(said) {
 /** @param {Turn} turn */
 function retry(turn) {
   if (running || !conversation?.turns.includes(turn)) return;
-  // after a failure the same key: the server gives the same answer, should it have one
-  if (turn.status === "stopped") turn.idempotencyKey = randomId();
-  Object.assign(turn, { status: "running", problem: null, line: "" });
+  conversation.again(turn);
   viewOf(turn);
   byId("say").focus();
   run(turn);
@@ -236,11 +234,11 @@ async function run(turn) {
     })) {
       take(mine, turn, name, data);
     }
-    turn.status = "done";
+    mine.end(turn, "done");
   } catch (error) {
     if (!(error instanceof Problem || isAbort(error))) console.error(error);
-    turn.status = isAbort(error) ? "stopped" : "failed";
-    turn.problem = isAbort(error) ? null : error instanceof Problem ? error : new Problem("cut");
+    if (isAbort(error)) mine.end(turn, "stopped");
+    else mine.end(turn, "failed", error instanceof Problem ? error : new Problem("cut"));
   }
   if (running === controller) running = null;
   if (mine === conversation) conclude(mine, turn);

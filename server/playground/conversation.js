@@ -46,6 +46,8 @@ export class Conversation {
     this.turns = [];
     /** @type {Set<string>} */
     this.applied = new Set();
+    /** Whether the server may remember other turns, or more of a line, than stand here. */
+    this.mayDiffer = false;
   }
 
   /** @returns {Feelings} */
@@ -65,11 +67,11 @@ export class Conversation {
 
   /** @param {string} said @returns {Turn} */
   begin(said) {
-    const counted = this.counted;
+    const history = this.counted.map(({ said: player, line: npc }) => ({ player, npc }));
     /** @type {Turn} */
     const turn = {
       said,
-      body: this.#body(said, counted.length === 0),
+      body: this.#body(said, history),
       idempotencyKey: randomId(),
       status: "running",
       line: "",
@@ -78,7 +80,7 @@ export class Conversation {
       decided: null,
       answer: null,
       problem: null,
-      history: counted.map(({ said: player, line: npc }) => ({ player, npc })),
+      history,
     };
     this.turns.push(turn);
     return turn;
@@ -99,8 +101,33 @@ export class Conversation {
     turn.after = this.feelings;
   }
 
-  /** @param {string} said @param {boolean} isFirst */
-  #body(said, isFirst) {
+  /**
+   * How a turn ended. One with an `Idempotency-Key` goes on at the server without us, so after any
+   * that is not whole here the history goes along: it is the authority.
+   * @param {Turn} turn
+   * @param {"done" | "stopped" | "failed"} status
+   * @param {any} [problem]
+   */
+  end(turn, status, problem = null) {
+    Object.assign(turn, { status, problem });
+    if (status !== "done") this.mayDiffer = true;
+  }
+
+  /**
+   * The turn is to be asked once more: after a failure as the same request, for which the server
+   * gives the same answer, should it have one; after a stop as another, from before the turn.
+   * @param {Turn} turn
+   */
+  again(turn) {
+    if (turn.status === "stopped") {
+      turn.idempotencyKey = randomId();
+      turn.body = { ...turn.body, dialogue_history: turn.history };
+    }
+    Object.assign(turn, { status: "running", problem: null, line: "" });
+  }
+
+  /** @param {string} said @param {Turn["history"]} history */
+  #body(said, history) {
     const { quest_stage, location, items, actions, reputation, npc_mood } = this.state;
     return {
       text: said,
@@ -112,7 +139,7 @@ export class Conversation {
         player_state: { items: [...items], actions: [...actions], ...present({ reputation }) },
         npc_state: { ...this.feelings, ...present({ npc_mood }) },
       },
-      ...(isFirst && { dialogue_history: [] }),
+      ...((this.mayDiffer || !history.length) && { dialogue_history: history }),
       stream: true,
       explain: true,
     };

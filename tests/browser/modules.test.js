@@ -88,6 +88,59 @@ test("the first turn that counts begins the conversation afresh, later ones cont
   assert.equal(conversation.turns[2].body.context.npc_state.trust, 0.1);
 });
 
+/** A conversation of one turn that was answered whole. */
+function begun() {
+  const conversation = new Conversation({ npc_id: "mina" });
+  const turn = conversation.begin("hello");
+  conversation.decide(turn, decided("t1", 0.1));
+  turn.line = "Hello.";
+  conversation.end(turn, "done");
+  return conversation;
+}
+const HELLO = { player: "hello", npc: "Hello." };
+
+test("once a turn was stopped or failed, all later ones carry the page's history", () => {
+  for (const status of ["stopped", "failed"]) {
+    const conversation = begun();
+    conversation.end(conversation.begin("lost"), status);
+    const later = conversation.begin("and now?");
+    assert.deepEqual(later.body.dialogue_history, [HELLO], "what was lost is told to nobody");
+    conversation.decide(later, decided("t2", 0.1));
+    later.line = "Now";
+    conversation.end(later, status);
+    const last = conversation.begin("go on");
+    assert.deepEqual(last.body.dialogue_history.slice(1), [{ player: "and now?", npc: "Now" }]);
+  }
+});
+
+test("a stopped turn is asked again from before it, and so is all that follows", () => {
+  const conversation = begun();
+  const turn = conversation.begin("lost");
+  const { idempotencyKey } = turn;
+  assert.equal("dialogue_history" in turn.body, false);
+  conversation.end(turn, "stopped");
+  conversation.again(turn);
+  assert.deepEqual(turn.body.dialogue_history, [HELLO]);
+  assert.notEqual(turn.idempotencyKey, idempotencyKey);
+  assert.equal(turn.status, "running");
+  conversation.decide(turn, decided("t2", 0.1));
+  turn.line = "Found.";
+  conversation.end(turn, "done");
+  const { dialogue_history: history } = conversation.begin("and now?").body;
+  assert.deepEqual(history, [HELLO, { player: "lost", npc: "Found." }]);
+});
+
+test("a failed turn is asked again as the same request", () => {
+  const conversation = begun();
+  const turn = conversation.begin("lost");
+  const { idempotencyKey, body } = turn;
+  conversation.end(turn, "failed", { code: "cut" });
+  conversation.again(turn);
+  assert.equal(turn.idempotencyKey, idempotencyKey);
+  assert.deepEqual(turn.body, body);
+  assert.equal(turn.problem, null);
+});
+
 test("an NPC of whom the server tells only an id can be asked", () => {
   const { body } = new Conversation({ npc_id: "mina" }).begin("hello");
   assert.deepEqual(body.context.game_state, {});

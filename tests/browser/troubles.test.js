@@ -130,6 +130,35 @@ test("a turn that is stopped before its state never happened, and can be asked a
   await page.context().close();
 });
 
+test("the server forgets a stopped turn that it had finished all the same", async () => {
+  const page = await open(browser);
+  const lost = "My purple umbrella flew away.";
+  await say(page, "Hello.");
+  let finish;
+  const finished = new Promise((resolve) => {
+    finish = resolve;
+  });
+  await page.route("**/ask", async (route) => finish(await route.fetch())); // the page hears nothing
+  const asked = page.waitForRequest("**/ask");
+  await page.fill("#say", lost);
+  await page.press("#say", "Enter");
+  await asked;
+  await page.click("#stop");
+  await isQuiet(page);
+  assert.match(await (await finished).text(), /event: done/);
+  await page.unroute("**/ask");
+
+  await say(page, "How are you?");
+  const last = ".turn:last-child";
+  assert.match(await page.innerText(`${last} .notes`), /transcript rewritten/);
+  await page.click(`${last} .do-why`);
+  const prompt = (await page.locator("#why .prompt-text").allTextContents()).join("");
+  assert.match(prompt, /Hello\./);
+  assert.match(prompt, /How are you\?/);
+  assert.equal(prompt.includes(lost), false);
+  await page.context().close();
+});
+
 test("a 401 asks for the key, keeps it in this tab only, and sends it as a bearer token", async () => {
   const page = await open(browser);
   const given = [];

@@ -1,9 +1,13 @@
+import json
+import os
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
+import msgspec
 import pytest
 
-from rag.documents import Document, Lore
+from rag.documents import Document, Lore, TriggerDef
 from rag.loader import Problem, WorldError, read_documents
 from rag.world import load_world
 from tests.rag.worlds import FALLBACK, PERSONA, write_json
@@ -143,10 +147,76 @@ def test_a_misspelt_key_of_front_matter_is_a_problem(tmp_path: Path) -> None:
     assert (problem.file, problem.document_id, problem.key) == ("x.md", "bell", "place")
 
 
-def test_a_readme_hidden_files_and_other_suffixes_are_left_alone(tmp_path: Path) -> None:
-    for name in ("README.md", ".notes.md", "turns.jsonl", "map.png"):
-        (tmp_path / name).write_bytes(b"\xff")
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("README.md", "README.ko.md", "README_KO.md", "readme-en.txt"),
+        *(".notes.md", ".vscode/settings.json", "npcs/.obsidian/app.json", ".git/a/b.txt"),
+        *("turns.jsonl", "map.png"),
+    ],
+)
+def test_a_readme_what_is_hidden_and_other_suffixes_are_left_alone(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\xff")
     assert read_documents(tmp_path) == ([], [])
+
+
+def test_a_world_may_itself_lie_in_a_hidden_folder(tmp_path: Path) -> None:
+    folder = tmp_path / ".worlds"
+    write_json(folder, "npcs/mina.json", PERSONA)
+    assert only_document(folder).id == "mina-persona"
+
+
+@pytest.mark.parametrize("name", ["notes.json", "sea.md"])
+def test_a_folder_or_pipe_that_is_named_like_a_document_is_left_alone(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "folder" / name).mkdir(parents=True)
+    os.mkfifo(tmp_path / name)
+    assert read_documents(tmp_path) == ([], [])
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.md"])
+def test_a_file_that_cannot_be_read_is_a_problem_among_the_others(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).symlink_to(tmp_path / "nowhere")
+    (tmp_path / "b.json").write_text("{")
+    problems = problems_of(tmp_path)
+    assert {"a" + Path(name).suffix, "b.json"} <= {problem.file for problem in problems}
+    (told,) = (problem for problem in problems if problem.file == name)
+    assert told.what == "cannot be read: No such file or directory"
+    assert told.remedy == "make it readable, or remove it"
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+def test_hangul_taken_apart_is_put_together(tmp_path: Path, escaped: bool) -> None:
+    document = {
+        "id": "물마루",
+        "type": "trigger_def",
+        "trigger": {
+            "required_text": ["등심지"],
+            "required_items": {"mandatory": ["등심지"]},
+            "required_game_state": {"날씨": ["안개", 1, True]},
+        },
+    }
+    apart = normalize("NFD", json.dumps(document, ensure_ascii=False))
+    if escaped:
+        apart = json.dumps(json.loads(apart))
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + apart.encode())
+    assert only_document(tmp_path) == msgspec.convert(document, TriggerDef)
+
+
+def test_lore_written_and_named_in_hangul_taken_apart_is_put_together(tmp_path: Path) -> None:
+    text = "---\nitems: 등심지, 종\n---\n바다의 혀는 종이다."
+    path = tmp_path / normalize("NFD", "바다의 혀.md")
+    path.write_text(normalize("NFD", text), encoding="utf-8-sig")
+    assert only_document(tmp_path) == Lore(
+        id="바다의 혀", items=["등심지", "종"], content="바다의 혀는 종이다."
+    )
 
 
 def test_a_missing_folder_is_said_so(tmp_path: Path) -> None:

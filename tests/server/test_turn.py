@@ -1,12 +1,14 @@
 from dataclasses import replace
 from typing import Any
+from unicodedata import normalize
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.documents import Document
+from rag.conditions import unmet
+from rag.documents import Conditions, Document
 from rag.scopes import Scene
 from rag.world import World
 from runtime.encoder import PromptEncoder
@@ -256,3 +258,65 @@ def test_a_stage_or_place_that_the_world_lacks_is_told(
 def test_an_npc_who_names_no_stage_takes_any() -> None:
     state = {"quest_stage": "whatever", "location": "pier"}
     assert read(npc_id="rook", context={"game_state": state}).notices == []
+
+
+def taken_apart(value: Any) -> Any:
+    """Plain data with its Hangul as single jamo, which look the same."""
+    if isinstance(value, dict):
+        return {taken_apart(key): taken_apart(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [taken_apart(item) for item in value]
+    return normalize("NFD", value) if isinstance(value, str) else value
+
+
+HANGUL_CONTEXT: dict[str, Any] = {
+    "game_state": {"quest_stage": "시작", "location": "부두", "날씨": "안개", "day": 3},
+    "npc_state": {"npc_mood": "느긋함"},
+    "player_state": {
+        "items": ["등심지"],
+        "actions": ["절하기"],
+        "position": "다리 위",
+        "reputation": "은인",
+    },
+}
+
+
+def test_names_in_hangul_are_one_however_they_are_encoded() -> None:
+    asked = {"text": "등심지예요", "context": HANGUL_CONTEXT}
+    assert taken_apart(asked) != asked
+    turn, apart = read(**asked), read(**taken_apart(asked))
+    assert (apart.scene, apart.state, apart.facts) == (turn.scene, turn.state, turn.facts)
+
+
+def test_conditions_hold_for_names_in_hangul_taken_apart() -> None:
+    needed = msgspec.convert(
+        {
+            "required_text": ["등심지"],
+            "required_items": {"mandatory": ["등심지"]},
+            "required_actions": {"mandatory": ["절하기"]},
+            "required_game_state": {"quest_stage": "시작", "location": "부두", "날씨": "안개"},
+            "required_npc_state": {"npc_mood": "느긋함"},
+            "required_player_state": {"reputation": "은인", "position": "다리 위"},
+        },
+        Conditions,
+    )
+    turn = read(**taken_apart({"text": "등심지예요", "context": HANGUL_CONTEXT}))
+    assert unmet(needed, turn.facts) == []
+
+
+def test_an_npc_is_found_by_her_name_in_hangul_taken_apart() -> None:
+    persona = {**DOCUMENTS[0], "npc_id": "미나", "is_open": True}
+    world = World(msgspec.convert([persona], list[Document]))
+    config = {"initial_state": {"npc_mood": "느긋함"}}
+    sent = {"npc_id": "미나", "text": "안녕", "context": {"npc_config": config}}
+    ask = msgspec.convert({"player_id": "p1", **taken_apart(sent)}, AskRequest)
+    turn = read_turn(ask, world)
+    assert turn.scene.npc_id == "미나"
+    assert turn.session_id == "p1:미나"
+    assert turn.state["npc_mood"] == "느긋함"
+
+
+def test_a_session_keeps_the_name_that_the_game_gave_it() -> None:
+    name = normalize("NFD", "세션")
+    assert read(session_id=name).session_id == name
+    assert read(player_id=name).session_id == f"{name}:mina"

@@ -69,6 +69,19 @@ test('peace brings back the mood that the NPC began with', async (t) => {
   assert.equal((await raise('change_npc_state', 'peace')).player.npcs.sora.npc_mood, 'nervous');
 });
 
+test('a flag without a value that is text gives no item and no mood, and is told', async (t) => {
+  const raise = await world(t, { items: ['oar'] });
+  const told = t.mock.method(console, 'error', () => {});
+  for (const value of [undefined, null, 7, true]) {
+    await raise('give_item', value);
+    const { player } = await raise('change_npc_state', value);
+    assert.deepEqual(player.items, ['oar']);
+    assert.equal(player.npcs.sora.npc_mood, 'nervous');
+  }
+  assert.equal(told.mock.callCount(), 8);
+  assert.match(told.mock.calls[0].arguments[0], /^give_item of sora for p1 is ignored: undefined/);
+});
+
 test('who is vouched for has a good name', async (t) => {
   const { player } = await (await world(t))('change_player_state', 'keepers_log');
   assert.deepEqual(player.marks, ['keepers_log']);

@@ -3,7 +3,15 @@ import { test } from 'node:test';
 
 import { WebSocket } from 'ws';
 
-import { answerTurn, joinGame, makeAnswer, makeFolder, startGame, startStub } from './stub.js';
+import {
+  answerTurn,
+  joinGame,
+  makeAnswer,
+  makeFolder,
+  problem,
+  startGame,
+  startStub,
+} from './stub.js';
 
 async function started(
   t,
@@ -101,6 +109,30 @@ test('bad HTTP requests are told as such', async (t) => {
   const nobody = await post(JSON.stringify({ npc_id: 'sora', text: 'hi' }));
   assert.equal(nobody.status, 400);
   assert.equal((await nobody.json()).code, 'bad_player_id');
+});
+
+test('over HTTP it is told whether it helps to say it again', async (t) => {
+  let refusal;
+  const { game } = await started(t, (_, response) =>
+    problem(response, ...refusal, { 'Retry-After': '0' }),
+  );
+  const body = JSON.stringify({ player_id: 'p1', npc_id: 'sora', text: '\u200b' });
+  const cases = [
+    [422, 'invalid_field', 422, /however often/],
+    [404, 'unknown_npc', 404, /however often/],
+    [429, 'rate_limited', 429, /in a while/],
+    [503, 'not_ready', 503, /in a while/],
+    [500, 'internal', 503, /in a while/],
+    [401, 'unauthorized', 503, /in a while/], // the key is this server's, not the player's
+  ];
+  for (const [status, code, expected, message] of cases) {
+    refusal = [status, code];
+    const response = await fetch(`${game.url}/say`, { method: 'POST', body });
+    const told = await response.json();
+    assert.equal(response.status, expected, code);
+    assert.equal(told.code, code);
+    assert.match(told.message, message);
+  }
 });
 
 test('a socket without a usable player_id is closed with the reason', async (t) => {

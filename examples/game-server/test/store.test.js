@@ -58,6 +58,37 @@ test('updates are those of MongoDB', async (t) => {
   assert.deepEqual(await players.find({ gone: true }).toArray(), []);
 });
 
+test('what was deleted is gone, within its transaction and after a restart', async (t) => {
+  const folder = await makeFolder(t);
+  const first = await opened(t, folder);
+  const turns = first.store.collection('turns');
+  await turns.insertOne({ _id: '1', n: 1 });
+  await turns.insertOne({ _id: '2', n: 2 });
+  await first.store.withTransaction(async (tx) => {
+    const { deletedCount } = await tx.collection('turns').deleteOne({ n: 1 });
+    assert.equal(deletedCount, 1);
+    assert.equal(await tx.collection('turns').findOne({ _id: '1' }), null);
+    assert.deepEqual(await tx.collection('turns').find().toArray(), [{ _id: '2', n: 2 }]);
+  });
+  assert.equal((await turns.deleteOne({ _id: '1' })).deletedCount, 0);
+  await turns.deleteOne({ _id: '2' });
+  await turns.insertOne({ _id: '2', n: 3 });
+  await first.close();
+  const { store } = await opened(t, folder);
+  assert.deepEqual(await store.collection('turns').find().toArray(), [{ _id: '2', n: 3 }]);
+});
+
+test('a delete that throws later has deleted nothing', async (t) => {
+  const { store } = await opened(t, await makeFolder(t));
+  await store.collection('turns').insertOne({ _id: '1' });
+  const failing = store.withTransaction(async (tx) => {
+    await tx.collection('turns').deleteOne({ _id: '1' });
+    throw new Error('no');
+  });
+  await assert.rejects(failing, /no/);
+  assert.deepEqual(await store.collection('turns').findOne({ _id: '1' }), { _id: '1' });
+});
+
 test('a document that was read is a copy', async (t) => {
   const { store } = await opened(t, await makeFolder(t));
   await store.collection('players').insertOne({ _id: 'p1', items: [] });
@@ -140,6 +171,20 @@ test('a long log is made short, and holds the same', async (t) => {
   await first.store.collection('counts').updateOne({ _id: 'n' }, { $set: { count: 5 } });
   await first.close();
   assert.equal(await readFile(join(folder, 'store.jsonl'), 'utf8'), line(2999) + line(5));
+});
+
+test('a long log that is made short holds nothing of what was deleted', async (t) => {
+  const folder = await makeFolder(t);
+  const first = await opened(t, folder);
+  const turns = first.store.collection('turns');
+  await turns.insertOne({ _id: 'kept' });
+  for (let num = 0; num < 501; num += 1) {
+    await turns.insertOne({ _id: `${num}` });
+    await turns.deleteOne({ _id: `${num}` });
+  }
+  await first.close();
+  await opened(t, folder);
+  assert.equal(await readFile(join(folder, 'store.jsonl'), 'utf8'), '[["turns",{"_id":"kept"}]]\n');
 });
 
 test('a second process is refused', async (t) => {

@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import { Game } from '../game.js';
+import { Store } from '../store.js';
+import { Turns } from '../turns.js';
 import {
+  NPCS,
   answerTurn,
   eventsOf,
   joinGame,
@@ -174,6 +178,27 @@ test('a game server killed before the state asks for the same turn', async (t) =
   assert.equal(first.text, second.text, 'another body under the same key would be refused');
 });
 
+test('what is said again after the game has changed is decided anew, and applied once', async (t) => {
+  const bodies = new Map();
+  const { stub, game, start, player } = await started(t, (request, response, number) => {
+    const { headers, text } = stub.requests[number - 1];
+    const key = headers['idempotency-key'];
+    if (number === 1) return bodies.set(key, text); // it is decided, and nobody hears of it
+    if ((bodies.get(key) ?? text) !== text) return problem(response, 409, 'idempotency_conflict');
+    return answerTurn(request, response, makeAnswer());
+  });
+  player.send({ type: 'say', npc_id: 'sora', text: '네?', say_id: 'say-1' });
+  while (!stub.requests.length) await new Promise((resolve) => setTimeout(resolve, 10));
+  await game.stop('SIGKILL');
+
+  const reborn = await joinGame((await start()).url, 'p1');
+  await reborn.ask({ type: 'go', location: 'lighthouse' }, 'status');
+  const { done } = await reborn.say('sora', '네?', 'say-1');
+  assert.deepEqual((await reborn.say('sora', '네?', 'say-1')).done, done);
+  assert.deepEqual(await stateOf(reborn), ONCE);
+  assert.equal(stub.requests.length, 2);
+});
+
 test('an engine that decided anew after a crash does not move the game again', async (t) => {
   const { game, start, player } = await started(t, (_, response, number) => {
     const events = eventsOf(makeAnswer({ turnId: `t${number}` }));
@@ -189,6 +214,31 @@ test('an engine that decided anew after a crash does not move the game again', a
   assert.equal(state.turn_id, 't1');
   assert.equal(done.text, '네.');
   assert.deepEqual(await stateOf(reborn), ONCE);
+});
+
+test('of each conversation the turns are kept that its history goes back to', async (t) => {
+  const store = await Store.open(await makeFolder(t));
+  t.after(() => store.close());
+  const game = new Game(store);
+  await game.learnNpcs(NPCS);
+  await game.status('p1');
+  let number = 0;
+  const ask = async () => makeAnswer({ turnId: `t${(number += 1)}` });
+  const turns = new Turns(game, { ask });
+  const say = async (sayId) => {
+    const said = { player_id: 'p1', npc_id: 'sora', text: '네?', say_id: sayId };
+    for await (const _ of turns.say(said, { isStreamed: false }));
+  };
+  for (let num = 1; num <= 52; num += 1) await say(`say-${num}`);
+  const applied = await store.collection('applied_turns').find().toArray();
+  const history = await store.collection('dialogue_history').findOne({ _id: 'p1:sora' });
+  assert.equal(applied.length, 50);
+  assert.deepEqual(
+    applied.map(({ _id }) => _id),
+    history.turns.map(({ turn_id }) => turn_id),
+  );
+  await say('say-3'); // the oldest that is known
+  assert.equal(number, 52);
 });
 
 test('a line that breaks off for good ends with what was said', async (t) => {
