@@ -16,12 +16,14 @@ from typing import Any, Self
 import msgspec
 import numpy as np
 
+from heads.bundle import BundleError
 from heads.disguises import READINGS, readings
-from heads.ngrams import Hashes, HashIndex, Weights, count_ngrams, words_of
+from heads.ngrams import LONGEST_TEXT, Hashes, HashIndex, Weights, count_ngrams, words_of
 from heads.spec import Probability
 
 FORMAT = 2
 DETECTOR = Path(__file__).with_name("attacks.json")
+FIT = "take the one of this version, or run `persona triggers fit`"
 LONGEST_NGRAM = 6
 _WINDOW, _OVERLAP = 256, 64
 """Characters that are judged at once, as many as a line that was learnt from has at most: in a
@@ -89,7 +91,8 @@ class AttackDetector:
         return sigmoid(self.logit(text))
 
     def _logit(self, text: str) -> float:
-        parts = dict.fromkeys(part for line in readings(text) for part in _windows(line))
+        lines = readings(text[:LONGEST_TEXT])
+        parts = dict.fromkeys(part for line in lines for part in _windows(line))
         return max(map(self._logit_of, parts))
 
     def _logit_of(self, text: str) -> float:
@@ -109,8 +112,20 @@ def sigmoid(logit: float) -> float:
 
 @cache
 def default_detector() -> AttackDetector:
-    """The detector that is shipped."""
-    return AttackDetector(msgspec.json.decode(DETECTOR.read_bytes(), type=Detector))
+    """The detector that is shipped. Raises BundleError."""
+    return read_detector(DETECTOR)
+
+
+def read_detector(path: Path) -> AttackDetector:
+    """A detector that was fitted before. Raises BundleError if it is of another format."""
+    try:
+        detector = msgspec.json.decode(path.read_bytes(), type=Detector)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(path, f"a detector of format {FORMAT}", str(error), FIT) from error
+    if detector.format != FORMAT:
+        found = f"format {detector.format}"
+        raise BundleError(path, f"a detector of format {FORMAT}", found, FIT)
+    return AttackDetector(detector)
 
 
 def line_ngrams(text: str) -> tuple[Hashes, Weights]:

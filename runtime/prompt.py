@@ -39,6 +39,7 @@ STATE_KEYS = (
 )
 
 _KEY = re.compile(r"\s*(\w+)=")
+_NPC_ID = re.compile(r"^[^\S\n]*npc_id=(.*)$", re.MULTILINE)
 
 StateValue: TypeAlias = str | float | Sequence[str] | Sequence[float]
 State: TypeAlias = Mapping[str, StateValue]
@@ -210,7 +211,8 @@ def read_last_turn(segments: Sequence[Segment]) -> tuple[str, str, State]:
         elif not isinstance(segment, str):
             continue
         elif block is Special.SYS:
-            npc_id = next(iter(re.findall(r"^\s*npc_id=(.*?)\s*$", segment, re.MULTILINE)), "")
+            found = _NPC_ID.search(segment)
+            npc_id = found[1].strip() if found else ""
         elif block is Special.PLAYER_STATE:
             state |= _read_state(segment)
         elif block is Special.PLAYER:

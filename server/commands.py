@@ -7,6 +7,7 @@ import sys
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from server import doctor
 from server.explain_view import explanation_view
@@ -92,12 +93,13 @@ async def _ask(service: Service, request: AskRequest, turn: AskedTurn, *, is_qui
 
 
 def _table(answer: Answer) -> Table:
-    table = Table(title=f"{answer.meta.npc_id}, path {answer.meta.path}", title_justify="left")
+    title = Text(f"{answer.meta.npc_id}, path {answer.meta.path}", "table.title")
+    table = Table(title=title, title_justify="left")
     table.add_column("output")
     table.add_column("value")
     table.add_column("why", overflow="fold")
     for name, change in answer.delta.items():
-        table.add_row(name, f"{change:+.3f}", "")
+        table.add_row(Text(name), f"{change:+.3f}", "")
     for name, is_raised in answer.flags.items():
         detail = answer.meta.flags_detail.get(name)
         why = ""
@@ -105,5 +107,5 @@ def _table(answer: Answer) -> Table:
             why = f"score {detail.score:.3f}, threshold {detail.threshold:.3f}"
             why += f", held back: {detail.held_back}" if detail.held_back else ""
             why += f", {detail.value}" if detail.value is not None else ""
-        table.add_row(name, "raised" if is_raised else "-", why)
+        table.add_row(Text(name), "raised" if is_raised else "-", Text(why))
     return table

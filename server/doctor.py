@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from heads.attacks import default_detector
 from heads.bundle import BundleError, load_bundle
@@ -42,7 +43,7 @@ def run(settings: Settings) -> int:
     for column in ("part", "found", "what to do"):
         table.add_column(column, overflow="fold")
     for finding in findings:
-        table.add_row(finding.what, finding.found, finding.remedy or "-")
+        table.add_row(*map(Text, (finding.what, finding.found, finding.remedy or "-")))
     Console().print(table)
     return 1 if any(finding.remedy for finding in findings) else 0
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from heads.bundle import BundleError
+from rag.embedder import EmbedderError
 from rag.loader import WorldError
 from runtime.errors import EngineStopped, ModelError, Overloaded, PromptTooLong
 from server.settings import SettingsError
@@ -88,6 +89,7 @@ TABLE: dict[type[Exception], Kind] = {
     WorldError: Kind(409, "world_refused", "The world has errors; the old one keeps serving"),
     BundleError: Kind(409, "bundle_refused", "The bundle has errors; the old one keeps serving"),
     ModelError: Kind(409, "bundle_refused", "The bundle has errors; the old one keeps serving"),
+    EmbedderError: Kind(409, "embedder_refused", "The encoder has errors; the old one stays"),
     SettingsError: Kind(409, "keys_refused", "The API keys have errors; the old ones stay"),
     IdempotencyConflict: Kind(409, "idempotency_conflict", "The key came with another body"),
     RateLimited: Kind(429, "rate_limited", "Too many requests a minute"),

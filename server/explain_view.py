@@ -1,4 +1,7 @@
-"""`persona ask --explain`: the explanation of a turn as text for a terminal."""
+"""`persona ask --explain`: the explanation of a turn as text for a terminal.
+
+Whatever a player, a model or a world wrote is shown as `Text`: rich would read markup in a `str`.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +15,7 @@ from rag.conditions import Checked
 from server.explanation import ExplainedGate, Explanation
 from server.schemas import Answer
 
-_YES, _NO = "[green]✓[/green]", "[red]✗[/red]"
+_YES, _NO = Text("✓", "green"), Text("✗", "red")
 
 
 def explanation_view(answer: Answer, explanation: Explanation) -> Group:
@@ -31,28 +34,30 @@ def _sections(answer: Answer, explanation: Explanation) -> Iterator[RenderableTy
 
 def _scene(answer: Answer, explanation: Explanation) -> Tree:
     scene = explanation.scene
-    known = "" if scene.is_stage_known else " [yellow](no stage of this NPC)[/yellow]"
-    tree = Tree(f"{scene.npc_id} · {scene.quest_stage}{known} · {scene.location} · {scene.lang}")
+    known = "" if scene.is_stage_known else " (no stage of this NPC)"
+    stage, place = f"{scene.npc_id} · {scene.quest_stage}", f" · {scene.location} · {scene.lang}"
+    tree = Tree(Text.assemble(stage, (known, "yellow"), place))
     for kind, name in scene.documents.items():
-        tree.add(f"{kind}: {name or '[dim]none applies[/dim]'}")
+        tree.add(Text.assemble(f"{kind}: ", name or ("none applies", "dim")))
     for notice in answer.meta.notices or []:
         tree.add(Text(notice, style="yellow"))
     return tree
 
 
 def _gate(gate: ExplainedGate) -> Group:
-    verdict = f"{_YES} open" if gate.open else f"{_NO} closed: [bold]{gate.reason}[/bold]"
+    reason = (gate.reason or "", "bold")
+    verdict = Text.assemble(_YES, " open") if gate.open else Text.assemble(_NO, " closed: ", reason)
     if gate.precheck_passed is not None:
         verdict += f"   (the game says precheck_passed = {str(gate.precheck_passed).lower()})"
-    parts: list[RenderableType] = [Text.from_markup(verdict)]
+    parts: list[RenderableType] = [verdict]
     if gate.triggers:
         table = Table("forbidden list", "keyword", "attack", "nearest example", "cosine", box=None)
         for trigger in gate.triggers:
             table.add_row(
-                f"{_NO} {trigger.id}" if trigger.fired else trigger.id,
-                trigger.keyword or "-",
+                Text.assemble(_NO, f" {trigger.id}") if trigger.fired else Text(trigger.id),
+                Text(trigger.keyword or "-"),
                 _against(trigger.attack_score, trigger.attack_threshold),
-                trigger.nearest_example or "-",
+                Text(trigger.nearest_example or "-"),
                 _against(trigger.cosine, trigger.same),
             )
         parts.append(table)
@@ -69,7 +74,8 @@ def _conditions(conditions: Sequence[Checked]) -> RenderableType:
         return Text("no conditions", style="dim")
     table = Table("", "condition", "needed", "found", box=None)
     for check in conditions:
-        table.add_row(_YES if check.holds else _NO, check.key, check.needed, check.found)
+        told = map(Text, (check.key, check.needed, check.found))
+        table.add_row(_YES if check.holds else _NO, *told)
     return table
 
 
@@ -82,11 +88,11 @@ def _notes(explanation: Explanation) -> RenderableType:
     for note in explanation.notes:
         table.add_row(
             _YES if note.shown else "",
-            note.id,
+            Text(note.id),
             f"{note.score:.3f}",
             f"{note.letters:.3f}",
             f"{note.lead:.3f}",
-            note.nearest_passage,
+            Text(note.nearest_passage),
             note.why_not or "",
         )
     return table
@@ -105,7 +111,8 @@ def _decision(explanation: Explanation) -> Group:
     deltas = Table("delta", "heads", "policy", "final", box=None)
     for name, delta in explanation.deltas.items():
         policy = ", ".join(f"{k} {v:g}" for k, v in (delta.policy or {}).items()) or "-"
-        deltas.add_row(name, f"{delta.raw:+.4f}", policy, f"[bold]{delta.final:+.3f}[/bold]")
+        final = Text(f"{delta.final:+.3f}", "bold")
+        deltas.add_row(Text(name), f"{delta.raw:+.4f}", policy, final)
     flags = Table("flag", "score", "threshold", "document", "why", box=None)
     for name, flag in explanation.flags.items():
         unmet = ", ".join(
@@ -117,11 +124,11 @@ def _decision(explanation: Explanation) -> Group:
             why += f"; unmet: {unmet}"
         found = f"{flag.source or '-'}{' (by meaning)' if flag.found_by == 'meaning' else ''}"
         flags.add_row(
-            f"{_YES if flag.raised else ' '} {name}",
+            Text.assemble(_YES if flag.raised else " ", f" {name}"),
             f"{flag.score:.4f}",
             f"{flag.threshold:.4f} ({flag.threshold_from})",
-            found,
-            why,
+            Text(found),
+            Text(why),
         )
     told = Text(f"told to the model: {explanation.decision or 'nothing'}", style="dim")
     return Group(deltas, flags, told)
@@ -132,6 +139,7 @@ def _line(answer: Answer, explanation: Explanation) -> RenderableType:
     for sentence in explanation.line:
         why = f"{sentence.refused}: {sentence.because}" if sentence.refused else ""
         attempt = "" if sentence.attempt == 1 else f" (attempt {sentence.attempt})"
-        table.add_row(_YES if sentence.released else _NO, sentence.text + attempt, why)
+        mark = _YES if sentence.released else _NO
+        table.add_row(mark, Text(sentence.text + attempt), Text(why))
     source = Text(f"{answer.meta.text_source}: {answer.text}")
     return Group(table, source)

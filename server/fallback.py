@@ -35,19 +35,19 @@ class Bearing:
 class AuthoredLines:
     """Chooses authored lines: by the words said, but never one session's last line again.
 
-    Remembers the last line of the newest `max_sessions` sessions.
+    Remembers the last line of the newest `max_sessions` sessions; each belongs to its owner.
     """
 
     def __init__(self, max_sessions: int = 10_000) -> None:
         self._max_sessions = max_sessions
-        self._last: OrderedDict[str, int] = OrderedDict()
+        self._last: OrderedDict[tuple[str, str, str], int] = OrderedDict()
 
-    def choose(self, document: Fallback | None, turn: AskedTurn) -> str:
+    def choose(self, document: Fallback | None, turn: AskedTurn, owner: str) -> str:
         """A line of `document` that fits any utterance; SILENCE if it has none."""
         lines = document.lines if document else []
         if document is None or not lines:
             return SILENCE
-        key = f"{turn.session_id}\n{document.id}"
+        key = owner, turn.session_id, document.id
         choice = zlib.crc32(f"{turn.session_id}\n{turn.utterance}".encode()) % len(lines)
         if choice == self._last.pop(key, None):
             choice = (choice + 1) % len(lines)

@@ -12,12 +12,14 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from heads.bundle import BundleError
+from rag.embedder import EmbedderError
 from rag.loader import WorldError
 from runtime.errors import EngineStopped, RuntimeFault
 from server import playground, swagger
@@ -97,6 +99,8 @@ def make_app(
                 expose_headers=[REQUEST_ID, REPLAYED, "Retry-After"],
             )
         )
+    # innermost: Starlette's own handler of `Exception` answers outside of the others
+    middleware.append(Middleware(ExceptionMiddleware, handlers={Exception: on_error}))
     return Starlette(
         routes=[
             Route("/ask", ask, methods=["POST"]),
@@ -115,11 +119,11 @@ def make_app(
             ClientDisconnect: on_client_gone,
             HTTPException: on_http_error,
             BundleError: on_error,
+            EmbedderError: on_error,
             RequestError: on_error,
             RuntimeFault: on_error,
             SettingsError: on_error,
             WorldError: on_error,
-            Exception: on_error,
         },
         lifespan=lifespan,
     )
@@ -178,8 +182,10 @@ def _begin(
 async def predict_main(request: Request) -> Response:
     """Run a whole prompt in the tagged text format."""
     service: Service = request.state.service
-    _owner(request)
+    owner = _owner(request)
     body = decode(await read_body(request), PredictRequest)
+    if service.key_rate is not None:
+        service.key_rate.take(owner)
     return _json(await unless_gone(request, predict(service, body)))
 
 

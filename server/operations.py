@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from heads.bundle import BundleError
+from rag.embedder import EmbedderError
 from rag.loader import WorldError
 from runtime.errors import EngineStopped, ModelError, Overloaded, PromptTooLong
 from server.errors import (
@@ -78,7 +79,7 @@ OPERATIONS = (
         keys=("apiKey",),
         body=PredictRequest,
         answers={JSON: Prediction},
-        problems=(*_BODY, *_TURN, PromptTooLong, DeadlinePassed),
+        problems=(*_BODY, *_TURN, RateLimited, PromptTooLong, DeadlinePassed),
     ),
     Operation(
         path="/npcs",
@@ -100,7 +101,7 @@ OPERATIONS = (
         "only this machine may ask for it.",
         keys=("adminKey",),
         answers={JSON: Reloaded},
-        problems=(Forbidden, WorldError, BundleError, ModelError, SettingsError),
+        problems=(Forbidden, WorldError, BundleError, ModelError, EmbedderError, SettingsError),
     ),
     Operation(
         path="/healthz",

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -20,7 +20,6 @@ from runtime.encoder import PromptEncoder
 from runtime.engine import Engine
 from runtime.errors import EngineStopped, Overloaded, PromptTooLong
 from runtime.prompt import LINE_END, Segment, decision_segments, fallback_prompt
-from runtime.sampling import MAX_SEED
 from runtime.sequence import (
     MAX_DECISION_TOKENS,
     Done,
@@ -30,6 +29,7 @@ from runtime.sequence import (
     Token,
     Vector,
 )
+from server.attempts import again, attempt, timings_of, usage_of
 from server.decide import Decision, decide, no_change
 from server.explain import explain
 from server.fallback import AuthoredLines, Bearing, Reason, bearing, situation
@@ -42,9 +42,7 @@ from server.schemas import (
     AnswerMeta,
     AskRequest,
     StateEvent,
-    TimingsMeta,
     TokenEvent,
-    UsageMeta,
 )
 from server.sentences import SentenceWatch
 from server.sessions import SessionBusy, Sessions
@@ -57,8 +55,6 @@ PipelineEvent: TypeAlias = StateEvent | TokenEvent | Answer
 
 OVERLAP = 64
 """Characters of what was said that a sentence is checked with: words may span the two."""
-RETRY_TEMPERATURE = 0.7
-"""At least this hot is a line asked for again: the coldest would only repeat itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +108,9 @@ class Dialogue:
         try:
             async with self.sessions.turn(key, patience_s) as conversation:
                 turn, history = recall_history(ask, turn, conversation)
-                progress = Progress(turn, conversation, history, ask.precheck_passed, deadline)
+                progress = Progress(
+                    turn, owner, conversation, history, ask.precheck_passed, deadline
+                )
                 is_over = False
                 try:
                     async with aclosing(self._answer_turn(ask, progress)) as events:
@@ -125,10 +123,10 @@ class Dialogue:
         except SessionBusy:
             if self.on_overload == "reject":
                 raise
-            for event in self._conclude(ask, Progress(turn, fault=Reason.OVERLOADED)):
+            for event in self._conclude(ask, Progress(turn, owner, fault=Reason.OVERLOADED)):
                 yield event
         except TimeoutError:
-            for event in self._conclude(ask, Progress(turn, fault=Reason.DEADLINE)):
+            for event in self._conclude(ask, Progress(turn, owner, fault=Reason.DEADLINE)):
                 yield event
 
     async def _answer_turn(
@@ -191,8 +189,8 @@ class Dialogue:
             async for event in events:
                 yield event
         if progress.is_refused and not progress.line.text:
-            again = _again(request, progress.decision_tokens)
-            async with aclosing(self._say(again, progress, check)) as events:
+            request = again(request, progress.decision_tokens)
+            async with aclosing(self._say(request, progress, check)) as events:
                 async for event in events:
                     yield event
 
@@ -202,18 +200,21 @@ class Dialogue:
         """What comes of one request, sentence by sentence, up to one that must not leave."""
         progress.begin_attempt()
         line = progress.line
-        async with aclosing(self.engine.stream(request)) as events:
+        events = attempt(self.engine, request, is_enough=lambda: progress.is_refused)
+        async with aclosing(events):
             async for event in events:
                 if isinstance(event, State):
                     yield self._state_event(progress)
-                elif isinstance(event, Token):
+                elif isinstance(event, Token) and not progress.is_refused:
                     for sentence in line.push(event.text):
                         if not await _may_leave(sentence, progress, check):
-                            return
+                            break
                         line.release(sentence)
                         yield TokenEvent(sentence)
                 elif isinstance(event, Done):
                     progress.done = event
+        if progress.is_refused:
+            return
         last = line.finish(is_cut=progress.is_cut)
         if last and await _may_leave(last, progress, check):
             line.release(last)
@@ -314,7 +315,7 @@ class Dialogue:
         if not progress.is_refused:
             progress.fault = progress.fault or Reason.DEADLINE
         document = self.world.fallback(progress.turn.scene)
-        progress.authored = self.lines.choose(document, progress.turn)
+        progress.authored = self.lines.choose(document, progress.turn, progress.owner)
         return progress.authored
 
     def _state_event(self, progress: Progress) -> StateEvent:
@@ -342,8 +343,8 @@ class Dialogue:
             text_source=progress.text_source,
             history=progress.history,
             flags_detail=decision.details,
-            usage=_usage(progress.done),
-            timings_ms=_timings(progress.done),
+            usage=usage_of(progress.attempts),
+            timings_ms=timings_of(progress.attempts),
             bundle=self.bundle_id,
             truncated=is_truncated or UNSET,
             dropped_turns=num_dropped or UNSET,
@@ -367,26 +368,3 @@ async def _may_leave(sentence: str, progress: Progress, check: LineCheck) -> boo
         refusal = await asyncio.to_thread(check.by_meaning, sentence)
     progress.note_sentence(sentence, refusal)
     return refusal is None
-
-
-def _again(request: Request, decision: list[int]) -> Request:
-    """The same line asked for once more, of another seed, after the decision that stands."""
-    sampling = request.sampling
-    seed = None if sampling.seed is None else (sampling.seed + 1) % MAX_SEED
-    temperature = max(sampling.temperature, RETRY_TEMPERATURE)
-    return replace(
-        request,
-        prompt=[*request.prompt, *decision],
-        sampling=replace(sampling, temperature=temperature, seed=seed),
-        on_state=None,
-        is_due=SentenceWatch(),
-    )
-
-
-def _usage(done: Done | None) -> UsageMeta:
-    return UsageMeta(**asdict(done.usage)) if done else UsageMeta()
-
-
-def _timings(done: Done | None) -> TimingsMeta:
-    spans = asdict(done.timings) if done else {}
-    return TimingsMeta(**{n: round(ms, 2) for n, ms in spans.items() if ms is not None})

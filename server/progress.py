@@ -26,6 +26,8 @@ class Progress:
     """What one turn has come to so far."""
 
     turn: AskedTurn
+    owner: str = ""
+    """Id of the API key that asks."""
     conversation: Conversation = field(default_factory=Conversation)
     history: History = "fresh"
     precheck_passed: bool | None = None
@@ -53,6 +55,9 @@ class Progress:
     """Whether the last attempt ended with a sentence that must not leave."""
     num_attempts: int = 0
     done: Done | None = None
+    """How the last attempt ended."""
+    done_before: Done | None = None
+    """How the one before it did."""
     fault: Reason | None = None
     authored: str | None = None
 
@@ -86,9 +91,15 @@ class Progress:
             return -1.0
         return self.index.nearest(self.heard.vector, texts)[0]
 
+    @property
+    def attempts(self) -> list[Done]:
+        """What each attempt came to."""
+        return [done for done in (self.done_before, self.done) if done is not None]
+
     def begin_attempt(self) -> None:
         """Start a line from nothing."""
         self.num_attempts += 1
+        self.done_before = self.done
         self.line, self.done, self.is_refused = Line(), None, False
 
     def note_sentence(self, text: str, refusal: Refusal | None) -> None:

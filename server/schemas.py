@@ -193,7 +193,7 @@ class FlagDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class UsageMeta(msgspec.Struct, frozen=True):
-    """Token counts of one answer."""
+    """Token counts of one answer; of both tries together where its line was asked for again."""
 
     prompt_tokens: int = 0
     """Tokens of the prompt."""
@@ -204,7 +204,10 @@ class UsageMeta(msgspec.Struct, frozen=True):
 
 
 class TimingsMeta(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Milliseconds since the request reached the engine."""
+    """Milliseconds since the request reached the engine.
+
+    Where the line was asked for again, `first_token` and `total` are those of the second try.
+    """
 
     queue: float | None = None
     """Until it ran."""

@@ -64,8 +64,8 @@ class Service:
 
         What changed is made ready beside what serves, which takes as long as that takes to load and
         to embed, and a second model's memory if it is the bundle. Turns in flight finish with what
-        they began with. Raises WorldError, BundleError, ModelError or SettingsError, with nothing
-        changed.
+        they began with. Raises WorldError, BundleError, ModelError, EmbedderError or SettingsError,
+        with nothing changed.
         """
         async with self.reloading:
             keys = read_keys(self.settings)

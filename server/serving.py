@@ -13,6 +13,7 @@ import msgspec
 import uvicorn
 
 from heads.bundle import BundleError
+from rag.embedder import EmbedderError
 from rag.loader import WorldError
 from runtime.errors import RuntimeFault
 from runtime.host import set_aside_what_is_loaded, use_one_arena
@@ -76,7 +77,7 @@ def _tell_ready(service: Service, url: str) -> None:
 async def _reload(service: Service) -> None:
     try:
         await service.reload()
-    except (BundleError, RuntimeFault, SettingsError, WorldError) as error:
+    except (BundleError, EmbedderError, RuntimeFault, SettingsError, WorldError) as error:
         logger.error("nothing was loaded anew, what served keeps serving: %s", error)
     except Exception:
         logger.exception("nothing was loaded anew, what served keeps serving")

@@ -110,6 +110,7 @@ class TrainingRun:
             if is_done
             else "stopped; the same command goes on from here",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
         return 0 if is_done else INTERRUPTED

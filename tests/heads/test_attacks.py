@@ -1,12 +1,21 @@
 import math
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heads.attacks import AttackDetector, Detector, default_detector, line_ngrams
-from heads.ngrams import Hashes
+from heads.attacks import (
+    AttackDetector,
+    Detector,
+    default_detector,
+    line_ngrams,
+    read_detector,
+)
+from heads.bundle import BundleError
+from heads.ngrams import LONGEST_TEXT, Hashes
 from train.encoder_data import TriggerLine
 from train.fit_detector import fit_detector
 
@@ -44,6 +53,46 @@ def test_ngrams_that_are_not_known_count_for_nothing() -> None:
     for keys in (np.setdiff1d(line_ngrams("plea")[0], strange), np.zeros(0, np.uint32)):
         score = AttackDetector(detector(keys)).score("xyz")
         assert score == pytest.approx(1 / (1 + math.exp(-0.25)))
+
+
+def test_a_line_is_read_as_far_as_a_text_is_looked_at() -> None:
+    attack, small_talk = "I will cut your throat, old man. ", "What a lovely evening it is. "
+    text = (small_talk * 80)[: LONGEST_TEXT - len(attack)] + attack
+    scorer = default_detector()
+    assert scorer.score(text) > 0.5, "to its very end"
+    assert scorer.score(small_talk * 80 + attack) < 0.5
+
+
+def test_what_lies_beyond_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[str] = []
+    judge = AttackDetector._logit_of
+
+    def noted(scorer: AttackDetector, part: str) -> float:
+        judged.append(part)
+        return judge(scorer, part)
+
+    monkeypatch.setattr(AttackDetector, "_logit_of", noted)
+    numbered = " ".join(f"number {n}" for n in range(4_000))
+    scorer = AttackDetector(detector(line_ngrams("plea")[0]))
+    assert scorer.score(numbered) == scorer.score(numbered[:LONGEST_TEXT])
+    assert max(map(len, judged)) <= 256
+    assert len(judged) <= 2 * 2 * (LONGEST_TEXT // 192 + 1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [({"format": 1}, "found format 1"), ({"format": 3, "scale": 2}, "unknown field `scale`")],
+)
+def test_a_detector_of_another_format_is_refused(
+    tmp_path: Path, changed: dict[str, int], found: str
+) -> None:
+    path = tmp_path / "attacks.json"
+    written = msgspec.to_builtins(detector(line_ngrams("plea")[0]))
+    path.write_bytes(msgspec.json.encode(written))
+    assert read_detector(path).threshold == 0.5
+    path.write_bytes(msgspec.json.encode(written | changed))
+    with pytest.raises(BundleError, match=f"format 2, .*{found}.*persona triggers fit"):
+        read_detector(path)
 
 
 def made_up(numbers: range) -> list[TriggerLine]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Iterable
 
 import pytest
@@ -296,6 +297,29 @@ def test_state_that_somebody_else_wrote_is_read_up_to_its_first_flaw(
 def test_a_prompt_that_tells_nothing_is_read_as_that() -> None:
     assert read_last_turn([Special.SYS, "who?", Special.STATE]) == ("", "", {})
     assert read_last_turn([Special.SYS, " npc_id=okbun \nname=옥분"]) == ("okbun", "", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "npc_id"),
+    [
+        ("\n\n\t npc_id=okbun\r\n", "okbun"),
+        ("npc_id=", ""),
+        ("npc_id= \nsora", ""),
+        ("npc_id=old okbun\nnpc_id=sora", "old okbun"),
+        ("my npc_id=sora", ""),
+    ],
+)
+def test_the_npc_is_whom_the_first_line_of_that_name_says(text: str, npc_id: str) -> None:
+    assert read_last_turn([Special.SYS, text]) == (npc_id, "", {})
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", "\t\n ", " npc_id", "\nnpc_id", "\nnpc_id= "])
+def test_long_runs_in_a_prompt_cost_no_more_than_their_length(blank: str) -> None:
+    run = blank * (200_000 // len(blank))
+    start = time.process_time()
+    for text in (f"npc_id={run}x", f"{run}x"):
+        read_last_turn([Special.SYS, text, Special.PLAYER_STATE, text, Special.PLAYER, text])
+    assert time.process_time() - start < 10  # by the square of the length it is minutes
 
 
 def test_a_copy_goes_on_without_the_original() -> None:

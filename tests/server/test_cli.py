@@ -10,9 +10,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from rag.calibration import Calibration
 from server.cli import main
+from server.doctor import Finding
+from tests.rag.fake_embedder import GramEmbedder
 from tests.rag.worlds import FALLBACK, PERSONA, write_json
 from tests.server.serving import ask_body, wait_until
+from tests.server.small_world import DOCUMENTS
 
 ROOT = Path(__file__).parents[2]
 RUN = "import sys; from server.cli import main; sys.exit(main())"
@@ -123,6 +127,58 @@ def test_what_had_no_effect_is_told_below_the_answer(persona: Command) -> None:
         assert ran.code == 0
         assert "did you mean context.npc_state.trust?" in ran.out
         assert "is no stage here (started, over)" in ran.out
+
+
+PASSAGE = "The tide is [low] :sun: [/b]"
+
+
+@pytest.fixture
+def bracketed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A world whose words look like markup of a terminal; the model's do, too."""
+    pearl = {"value": "a [/b] pearl", "threshold": 0}
+    tide = {"threshold": 0, "conditions": {"required_game_state": {"tide": "[/b] low"}}}
+    changed = {"mina-give_item": pearl, "mina-npc_main_story": tide}
+    documents = [{**document, **changed.get(document["id"], {})} for document in DOCUMENTS]
+    lore = {"id": "tide", "type": "lore", "npc_id": "mina", "content": PASSAGE}
+    write_json(tmp_path / "world", "world.json", [*documents, lore])
+    monkeypatch.setenv("PERSONA_CACHE", str(tmp_path))
+    monkeypatch.setenv("PERSONA_WORLD", str(tmp_path / "world"))
+    embedder = GramEmbedder()
+    calibration = Calibration(embedder=embedder.id, note=0.5, same=0.9)
+    for module in ("rag.cli", "server.service"):
+        monkeypatch.setattr(f"{module}.open_embedder", lambda _: embedder)
+        monkeypatch.setattr(f"{module}.read_calibration", lambda *_: calibration)
+    monkeypatch.setattr("runtime.llama_backend.LlamaModel.piece", lambda _, token: b"[sigh] [/b] ")
+    return tmp_path / "world"
+
+
+@pytest.mark.usefixtures("bracketed")
+@pytest.mark.parametrize("explain", [(), ("--explain",)])
+def test_what_looks_like_markup_is_shown_as_it_was_written(
+    persona: Command, explain: tuple[str, ...]
+) -> None:
+    ran = persona("ask", "--npc", "mina", "catch [/i] him", "--temperature", "0", *explain)
+    assert ran.code == 0, ran.error
+    explained = ("catch [/i] him", "tide: [/b] low", PASSAGE, "✓  [sigh] [/b]")
+    told = explained if explain else ("a [/b] pearl",)
+    assert [words for words in told if words not in ran.out] == []
+
+
+def test_a_passage_that_looks_like_markup_is_found_as_it_was_written(
+    persona: Command, bracketed: Path
+) -> None:
+    ran = persona("world", "search", str(bracketed), "the tide is low", "--npc", "mina")
+    assert ran.code == 0, ran.error
+    assert PASSAGE in ran.out
+
+
+def test_a_remedy_that_looks_like_markup_is_told_as_it_was_written(
+    persona: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = Finding("a part", "/srv/[old]/bundle", "pip install 'persona-chat-engine[demo]'")
+    monkeypatch.setattr("server.doctor.examine", lambda _: [finding])
+    ran = persona("doctor")
+    assert (ran.code, finding.found in ran.out, finding.remedy in ran.out) == (1, True, True)
 
 
 def test_a_setting_that_does_not_exist_is_told_in_a_line(

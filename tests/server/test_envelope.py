@@ -4,7 +4,14 @@ import httpx
 import pytest
 
 from server.service import Service
-from tests.server.serving import altered, ask_body, client_of, served, wait_until
+from tests.server.serving import (
+    altered,
+    ask_body,
+    check_problem,
+    client_of,
+    served,
+    wait_until,
+)
 
 
 def test_a_request_id_is_given_back_or_made(client: httpx.Client) -> None:
@@ -54,6 +61,34 @@ def test_each_request_is_logged_in_one_line_without_what_was_said(
         assert lines()[id_].getMessage() == line
         assert lines()[id_].fields["status"] == status  # type: ignore[attr-defined]
     assert "secret" not in str([vars(record) for record in caplog.records])
+
+
+def test_a_fault_of_ours_is_answered_like_anything_else_and_logged_once(
+    tiny_service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise ZeroDivisionError("a secret")
+
+    monkeypatch.setattr("server.http.npc_entries", fail)
+    asked = {"X-Request-ID": "r500", "Origin": "https://game.example"}
+
+    def records(logger: str) -> list[logging.LogRecord]:
+        return [record for record in caplog.records if record.name == logger]
+
+    with caplog.at_level(logging.INFO), served(tiny_service, "https://game.example") as url:
+        response = httpx.get(f"{url}/npcs", headers=asked)
+        wait_until(lambda: bool(records("server.access")))
+        again = httpx.get(f"{url}/npcs").status_code
+    assert "a secret" not in str(check_problem(response, 500, "internal"))
+    headers = response.headers
+    assert headers["x-request-id"] == "r500"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["cache-control"] == "no-store"
+    assert headers["access-control-allow-origin"] == "https://game.example"
+    assert again == 500
+    assert records("server.access")[0].fields["status"] == 500  # type: ignore[attr-defined]
+    assert [record.name for record in caplog.records if record.exc_info] == ["server.http"] * 2
 
 
 def test_long_answers_are_compressed_and_streams_are_not(client: httpx.Client) -> None:

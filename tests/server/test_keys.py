@@ -5,8 +5,10 @@ import httpx
 import pytest
 
 from server.errors import Forbidden, Unauthorized
+from server.fallback import AuthoredLines
 from server.keys import KeyRing, check_admin, is_loopback, read_keys
 from server.service import Service
+from server.sessions import Sessions
 from server.settings import Settings, SettingsError
 from tests.server.serving import altered, ask_body, check_problem, client_of, opened
 
@@ -162,6 +164,21 @@ def test_two_keys_with_one_session_name_have_two_sessions(tiny_service: Service)
 
     with client_of(service) as client:
         assert [history(client, key) for key in (ONE, TWO, ONE)] == ["fresh", "fresh", "continued"]
+
+
+def test_two_keys_with_one_session_name_hear_their_own_authored_lines(
+    tiny_service: Service,
+) -> None:
+    def lines(*keys: str) -> list[str]:
+        service = altered(tiny_service, deadline_s=0.0, lines=AuthoredLines(), sessions=Sessions())
+        service.keys = KeyRing.of([ONE, TWO])
+        with client_of(service) as client:
+            body = ask_body(session_id="the same")
+            asked = (client.post("/ask", json=body, headers=headers(key)) for key in keys)
+            return [response.json()["text"] for response in asked]
+
+    (alone,) = lines(TWO)
+    assert lines(ONE, TWO) == [alone, alone]
 
 
 def test_a_reload_reads_the_keys_again_and_keeps_the_old_where_they_are_wrong(

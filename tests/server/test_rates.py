@@ -72,3 +72,16 @@ def test_a_key_has_a_limit_for_all_of_its_players(tiny_service: Service) -> None
         assert client.post("/ask", json=ask_body()).status_code == 200
         refused = client.post("/ask", json=ask_body(player_id="p2"))
     assert "this API key has asked" in check_problem(refused, 429, "rate_limited")["detail"]
+
+
+def test_raw_prompts_count_as_turns_of_their_key(tiny_service: Service) -> None:
+    service = altered(tiny_service)
+    service.key_rate = RateLimit("API key", 2)
+    body = {"prompt": "<PLAYER>hello<STATE>", "gen_params": {"max_tokens": 2}}
+    with client_of(service) as client:
+        assert client.post("/predict_main", json={}).status_code == 422, "which does not count"
+        assert client.post("/predict_main", json=body).status_code == 200
+        assert client.post("/ask", json=ask_body()).status_code == 200
+        refused = client.post("/predict_main", json=body)
+    check_problem(refused, 429, "rate_limited")
+    assert int(refused.headers["retry-after"]) > 0

@@ -15,9 +15,11 @@ import msgspec
 import pytest
 
 from heads.bundle import MANIFEST, MODEL
+from rag.calibration import CALIBRATION
 from runtime.errors import Overloaded
 from runtime.sequence import EngineSequence, Request
 from server.service import Service
+from tests.rag.fake_embedder import GramEmbedder
 from tests.server.serving import (
     PATIENCE_S,
     Gate,
@@ -179,6 +181,23 @@ def test_a_broken_bundle_is_refused_and_the_old_one_keeps_serving(
     problem = check_problem(with_own_bundle.client.post("/admin/reload"), 409, "bundle_refused")
     assert "model.gguf" in problem["detail"]
     assert with_own_bundle.client.post("/ask", json=ask_body()).json()["meta"]["valid"] is True
+
+
+def test_an_encoder_that_was_built_anew_is_refused_and_the_old_one_stays(
+    reloadable: Reloadable, tmp_path: Path
+) -> None:
+    service, folder = reloadable.service, tmp_path / "encoder"
+    calibration = {"format": 1, "embedder": "rebuilt@2", "note": 0.6, "same": 0.8}
+    folder.mkdir()
+    (folder / CALIBRATION).write_text(json.dumps(calibration))
+    service.embedder = GramEmbedder()
+    service.settings = msgspec.structs.replace(service.settings, embedder=str(folder))
+    before = service.dialogue
+    problem = check_problem(reloadable.client.post("/admin/reload"), 409, "embedder_refused")
+    assert "a calibration of grams" in problem["detail"]
+    assert "rebuilt@2" in problem["detail"]
+    assert service.dialogue is before
+    assert reloadable.unmet() is None
 
 
 def test_the_same_bundle_keeps_its_engine(with_own_bundle: Reloadable) -> None:
