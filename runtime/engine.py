@@ -46,6 +46,9 @@ class Engine:
     replies.
     """
 
+    _unfit: Exception | None = None
+    """Why the owner thread could not evaluate anything."""
+
     def __init__(
         self,
         context: LlamaContext,
@@ -58,8 +61,7 @@ class Engine:
         self.pace = Pace()
         config = context.config
         offload = offload or Offload()
-        prefixes = offload.prefixes
-        num_sequences = config.n_seq_max - max_residents - (prefixes is not None)
+        num_sequences = config.n_seq_max - max_residents - (offload.prefixes is not None)
         assert num_sequences > 0, "some of the context's sequences must run"
         self._context = context
         self._model = context.model
@@ -73,7 +75,7 @@ class Engine:
                 waiting=max_waiting,
                 residents=max_residents,
             ),
-            prefixes.contains if prefixes else lambda _: False,
+            self._cache.is_stored,
             context.holds,
             offload.swap,
         )
@@ -84,21 +86,27 @@ class Engine:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the owner thread, and wait until it has evaluated something once."""
+        """Start the owner thread, and wait until it has evaluated something once.
+
+        Raises ModelError, the engine closed again, if llama.cpp can't.
+        """
         assert self._thread is None, "one thread owns llama.cpp"
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._thread.start()
         self._is_warm.wait()
+        if self._unfit is not None:
+            self.close()
+            raise self._unfit
 
     def close(self) -> None:
-        """Stop the owner thread; unfinished requests fail with EngineStopped, on this thread."""
+        """Stop the owner thread; unfinished requests fail with EngineStopped."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        self._fail_all(EngineStopped("the engine was stopped before the reply was finished"))
+        self._fail_all(_stopped())  # those that came when there was no thread yet
 
     def __enter__(self) -> Self:
         self.start()
@@ -124,7 +132,9 @@ class Engine:
             return stats_of(self._scheduler, self._offload.prefixes, self._offload.swap)
 
     def submit(self, request: Request, emit: Callable[[Event], None]) -> EngineSequence:
-        """Queue a request. `emit` gets its events on the engine's thread, Done or Failed last.
+        """Queue a request. `emit` gets its events, Done or Failed last and in any case.
+
+        It is called on the engine's thread; by `close`, if that never ran.
 
         Raises ValueError for an empty prompt, a prefix that is not a part of it, or a token that
         the vocabulary does not have, PromptTooLong, EngineStopped, and Overloaded where too many
@@ -176,10 +186,13 @@ class Engine:
         finally:
             self.cancel(sequence)
 
-    async def stream(self, request: Request) -> AsyncGenerator[Event]:
+    async def stream(
+        self, request: Request, is_enough: Callable[[], bool] = lambda: False
+    ) -> AsyncGenerator[Event]:
         """The request's events, for asyncio. Closing the generator cancels it; raises as `run`.
 
-        To leave it early, use `contextlib.aclosing`: `break` alone closes it some time later.
+        To leave it early, use `contextlib.aclosing`: `break` alone closes it some time later. Once
+        `is_enough` it is cancelled, too, and its Done comes all the same, within a step.
         """
         events = EventRelay()
         sequence = self.submit(request, events.put)
@@ -191,6 +204,8 @@ class Engine:
                 yield event
                 if isinstance(event, Done):
                     return
+                if is_enough():
+                    self.cancel(sequence)
         finally:
             self.cancel(sequence)
 
@@ -222,8 +237,20 @@ class Engine:
         try:
             # on this thread: OpenMP is slower once a second one of the process works with it
             self._context.warm_up()
+        except Exception as error:  # `start` raises it
+            self._unfit = error
+            return
         finally:
             self._is_warm.set()
+        try:
+            self._work()
+        finally:  # whatever ends the thread, nobody waits for it
+            with self._changed:
+                self._is_stopping = True
+            self._fail_all(_stopped())
+
+    def _work(self) -> None:
+        """Step whenever there is something to do, until the engine is closed."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._scheduler.has_work or self._is_stopping)
@@ -251,8 +278,8 @@ class Engine:
             if admission is None:
                 break
             sequence = admission.sequence
-            self._cache.arrange(admission.steps, sequence)
             sequence.watch.mark("queue")
+            self._cache.arrange(admission.steps, sequence)
             if sequence.sampler is None:
                 sequence.sampler = Sampler(sequence.request.sampling, self._model.n_vocab)
         with self._changed:
@@ -343,11 +370,14 @@ class Engine:
             return [*self._scheduler.running, *self._scheduler.waiting]
 
     def _release(self, sequence: EngineSequence, *, is_kept: bool = False) -> None:
-        if sequence.sampler is not None:
-            sequence.sampler.close()
-        with self._changed:
-            steps = self._scheduler.remove(sequence, is_kept=is_kept)
-        self._cache.arrange(steps)
+        try:
+            with self._changed:
+                steps = self._scheduler.remove(sequence, is_kept=is_kept)
+            if sequence.sampler is not None:
+                sequence.sampler.close()
+            self._cache.arrange(steps)
+        except Exception:  # a defect, but whoever waits for the end is to be told of it
+            logger.exception("what a request held could not be freed")
 
     def _emit(self, sequence: EngineSequence, event: Event) -> None:
         try:
@@ -361,3 +391,7 @@ class Engine:
         for token in (min(tokens), max(tokens)):
             if not 0 <= token < self._model.n_vocab:
                 raise ValueError(f"token {token}: the vocabulary has {self._model.n_vocab} tokens")
+
+
+def _stopped() -> EngineStopped:
+    return EngineStopped("the engine was stopped before the reply was finished")

@@ -10,12 +10,10 @@ class ModelError(RuntimeFault):
 
 
 class DecodeError(RuntimeFault):
-    """llama.cpp could not evaluate a batch. `is_full` if only KV cells were missing."""
+    """llama.cpp could not evaluate a batch; `code` is what llama_decode returned."""
 
     def __init__(self, code: int) -> None:
-        self.code = code
-        self.is_full = code == 1
-        what = "no KV cells are left for the batch" if self.is_full else "llama.cpp failed"
+        what = "no KV cells are left for the batch" if code == 1 else "llama.cpp failed"
         super().__init__(f"{what} (llama_decode returned {code})")
 
 

@@ -34,20 +34,22 @@ class KvCache:
         self._context = context
         self._prefixes, self._swap = offload.prefixes, offload.swap
 
+    def is_stored(self, tokens: Sequence[int]) -> bool:
+        """Whether a prefix can be read back from disk."""
+        return self._prefixes is not None and self._prefixes.contains(tokens)
+
     def keep_prefixes(self, sequence: EngineSequence, count: int) -> None:
         """Store the prefixes of a request that the `count` tokens evaluated just now complete."""
         if self._prefixes is None:
             return
-        spare, before = self._context.config.n_seq_max - 1, sequence.num_evaluated - count
+        before = sequence.num_evaluated - count
         for end in sequence.request.prefixes:
             if not before < end <= sequence.num_evaluated:
                 continue
             assert sequence.seq_id is not None, "it runs"
             tokens = sequence.tokens[:end]
             if self._prefixes.wants(tokens) and self._context.holds(sequence.seq_id, end):
-                self._context.share(sequence.seq_id, spare, end)
-                self._prefixes.put(tokens, self._context.save(spare))
-                self._context.forget(spare)
+                self._keep(self._prefixes, sequence.seq_id, tokens)
 
     def arrange(self, steps: Sequence[CacheStep], admitted: EngineSequence | None = None) -> None:
         """Do `steps` in order, those of an admission for the sequence that is `admitted`."""
@@ -56,15 +58,33 @@ class KvCache:
                 self._swap_out(step)
             elif isinstance(step, (Restore, SwapIn)):
                 assert admitted is not None, "only an admission restores"
-                is_whole = (
-                    self._swap_in(step) if isinstance(step, SwapIn) else self._read(step, admitted)
-                )
-                if not is_whole:
+                if not self._bring_back(step, admitted):
                     self._begin_anew(admitted)
             elif isinstance(step, Share):
                 self._context.share(step.source, step.target, step.end)
             else:
                 self._context.forget(step.seq_id, step.start)
+        if admitted is not None:
+            self._note_uses(admitted)
+
+    def _keep(self, prefixes: PrefixStore, seq_id: int, tokens: list[int]) -> None:
+        """Store the first `tokens` of a sequence, by way of the spare one."""
+        spare = self._context.config.n_seq_max - 1
+        self._context.share(seq_id, spare, len(tokens))
+        try:
+            prefixes.put(tokens, self._context.save(spare))
+        except (MemoryError, RuntimeError) as error:
+            logger.warning("a prefix of %d tokens is not kept: %r", len(tokens), error)
+        finally:
+            self._context.forget(spare)
+
+    def _note_uses(self, admitted: EngineSequence) -> None:
+        """Count the prefixes that the cache had of a request: the store does not see them read."""
+        if self._prefixes is None:
+            return
+        for end in admitted.request.prefixes:
+            if end <= admitted.num_evaluated:
+                self._prefixes.note_use(admitted.tokens[:end])
 
     def _swap_out(self, step: SwapOut) -> None:
         self._context.forget(step.seq_id, len(step.tokens))
@@ -72,6 +92,14 @@ class KvCache:
             self._swap.put(step.tokens, self._context.save(step.seq_id))
         except MemoryError:
             logger.warning("no memory for a conversation of %d tokens", len(step.tokens))
+
+    def _bring_back(self, step: Restore | SwapIn, admitted: EngineSequence) -> bool:
+        """Whether an empty sequence now has what it is to begin with; else it is empty still."""
+        try:
+            return self._swap_in(step) if isinstance(step, SwapIn) else self._read(step, admitted)
+        except MemoryError:
+            logger.warning("no memory to bring %d tokens back; they are evaluated again", step.end)
+            return False
 
     def _swap_in(self, step: SwapIn) -> bool:
         """Whether llama.cpp took a state back."""
@@ -90,7 +118,9 @@ class KvCache:
         if state is None:
             return False
         is_whole = self._fill(step.seq_id, state, step.end)
-        if not is_whole:
+        if is_whole:
+            self._prefixes.num_restored += 1
+        else:
             self._prefixes.refuse(tokens, "llama.cpp does not take it")
         return is_whole
 

@@ -299,10 +299,19 @@ class LlamaContext:
         return result
 
     def warm_up(self) -> None:
-        """Evaluate something once: the weights' pages are read, and what is made lazily is made."""
+        """Evaluate something once: the weights' pages are read, and what is made lazily is made.
+
+        Raises ModelError if llama.cpp can't, such as for want of memory.
+        """
         tokens = [self.model.eos] * min(_WARM_UP_TOKENS, self.config.n_batch)
-        self.decode([Chunk(0, 0, tokens, is_output=False)])
-        self.decode([Chunk(0, len(tokens), tokens[:1], is_output=True)], embeddings=True)
+        _recent_errors.clear()
+        try:
+            self.decode([Chunk(0, 0, tokens, is_output=False)])
+            self.decode([Chunk(0, len(tokens), tokens[:1], is_output=True)], embeddings=True)
+        except DecodeError as error:
+            raise ModelError(
+                f"{self.model.path}: {error}: {_last_error()}; free memory or lower PERSONA_N_CTX"
+            ) from error
         self.clear()
 
     def clear(self) -> None:

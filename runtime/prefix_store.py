@@ -36,12 +36,15 @@ class PrefixStore:
 
     def __init__(self, folder: Path, key: str, max_bytes: int) -> None:
         self._folder, self._key, self._max_bytes = folder, key.encode(), max_bytes
-        self._lock = threading.Lock()  # guards `_sizes` and `_coming`
+        self._lock = threading.Lock()  # guards `_sizes`, `_coming` and `_uses`
         self._sizes: dict[str, int] = {}
         self._coming: dict[str, int] = {}
+        self._uses: dict[str, int] = {}
+        """When files were last used that were not read for it, in ns since the epoch."""
         self._writer = ThreadPoolExecutor(1, "prefixes")
         self._is_writable = True
         self.num_restored = 0
+        """States that the cache took back."""
         self.num_unusable = 0
         self._make_room(0)
 
@@ -71,8 +74,14 @@ class PrefixStore:
         if digest != self._digest(name, state):
             self._drop(name, "its checksum is wrong")
             return None
-        self.num_restored += 1
         return state
+
+    def note_use(self, tokens: Sequence[int]) -> None:
+        """Count the state of these tokens as used just now, though nobody had to read it."""
+        name = self._name(tokens)
+        with self._lock:
+            if name in self._sizes:
+                self._uses[name] = time.time_ns()
 
     def wants(self, tokens: Sequence[int]) -> bool:
         """Whether a state of these tokens is to be put: it is neither there nor on its way."""
@@ -83,13 +92,20 @@ class PrefixStore:
             return self._is_writable and not is_full and not is_known
 
     def put(self, tokens: Sequence[int], state: bytes) -> None:
-        """Write a state that is wanted, soon, if it is within the bound."""
+        """Write a state that is wanted, soon, if it is within the bound.
+
+        Raises RuntimeError if the thread that writes can't be started.
+        """
         name = self._name(tokens)
         if not 0 < len(state) <= self._max_bytes - _DIGEST_BYTES:
             return
         with self._lock:
             self._coming[name] = len(state)
-        self._writer.submit(self._write, name, state)
+        try:
+            self._writer.submit(self._write, name, state)
+        except (MemoryError, RuntimeError):
+            self._comes_no_more(name)
+            raise
 
     def refuse(self, tokens: Sequence[int], why: str) -> None:
         """Delete the state of these tokens, which proved useless."""
@@ -98,6 +114,7 @@ class PrefixStore:
     def close(self) -> None:
         """Wait until all that was put is written."""
         self._writer.shutdown()
+        self._date_uses()
 
     def _write(self, name: str, state: bytes) -> None:
         path = self._folder / name
@@ -122,11 +139,16 @@ class PrefixStore:
             logger.warning("%s: %s; no more prefixes are kept", path, error.strerror)
             self._is_writable = False
         finally:
-            with self._lock:
-                del self._coming[name]
+            self._comes_no_more(name)
+
+    def _comes_no_more(self, name: str) -> None:
+        # one whose thread could not be started may still be written by the next that can
+        with self._lock:
+            self._coming.pop(name, None)
 
     def _make_room(self, size: int) -> None:
-        """Delete what was read longest ago until `size` bytes fit, other processes' files too."""
+        """Delete what was used longest ago until `size` bytes fit, other processes' files too."""
+        self._date_uses()
         found = _list(self._folder)
         excess = sum(found.values()) + size - self._max_bytes
         for name in list(found):
@@ -136,6 +158,14 @@ class PrefixStore:
             _unlink(self._folder / name)
         with self._lock:
             self._sizes = found
+
+    def _date_uses(self) -> None:
+        """Let the files tell their last use."""
+        with self._lock:
+            uses, self._uses = self._uses, {}
+        for name, time_ns in uses.items():
+            with suppress(OSError):  # gone, or in a folder that is only read
+                os.utime(self._folder / name, ns=(time_ns, time_ns))
 
     def _drop(self, name: str, why: str) -> None:
         self.num_unusable += 1

@@ -97,8 +97,9 @@ class Scheduler:
 
     @property
     def num_claimed(self) -> int:
-        """Sequence ids of running sequences."""
-        return len(self.running)
+        """Sequence ids that are neither free nor a resident's: one for each that runs."""
+        num_ids = self.limits.sequences + self.limits.residents
+        return num_ids - len(self._free_ids) - len(self._cache)
 
     @property
     def num_residents(self) -> int:
@@ -147,8 +148,9 @@ class Scheduler:
             if not self._has_room(sequence, start.match):
                 self.num_places = max(1, len(self.running))
                 return
+            steps = self._place(sequence, start)
             self.waiting.popleft()
-            yield Admission(sequence, self._place(sequence, start))
+            yield Admission(sequence, steps)
 
     def remove(self, sequence: EngineSequence, *, is_kept: bool = False) -> list[CacheStep]:
         """Forget a sequence wherever it is; what of the cache is to be freed.
@@ -189,10 +191,10 @@ class Scheduler:
         steps = self._make_room()
         slices = [Slice(s, 1, is_output=True) for s in self.running if s.is_replying]
         states = [Slice(s, 1, is_output=True) for s in self.running if s.is_at_state]
-        if states:
-            return Plan(slices + states, embeddings=True, steps=steps)
         num_coming = min(len(self.waiting), self.limits.sequences - len(self.running))
-        num_prompts = len(self.running) - len(slices) + num_coming
+        num_prompts = len(self.running) - len(slices) - len(states) + num_coming
+        if states:
+            return Plan(slices + states, embeddings=True, steps=steps, num_prompts=num_prompts)
         left = self.limits.batch_tokens - len(slices)
         prompts = _at_most(left, num_alongside if slices else num_alone)
         decisions = _at_most(left, num_decided if slices else None)
@@ -265,20 +267,20 @@ class Scheduler:
         while self._cells.num_free < num_cells and len(self._cache) > is_resident:
             steps += self._evict()
         if match and is_resident and (match.is_whole or self._cells.num_free < num_cells):
-            sequence.seq_id = self._take_over(match, steps)
+            seq_id = self._take_over(match, steps)
         else:
-            sequence.seq_id = self._free_ids.pop()
+            seq_id = self._free_ids.pop()
             if match:
-                self._cells.share(match.holder, sequence.seq_id, length)
-                steps.append(Share(match.holder, sequence.seq_id, length))
-        self._cells.claim(sequence.seq_id, num_cells)
+                self._cells.share(match.holder, seq_id, length)
+                steps.append(Share(match.holder, seq_id, length))
+        self._cells.claim(seq_id, num_cells)
         if start.num_stored:
             length = start.num_stored
-            steps.append(Restore(sequence.seq_id, length))
+            steps.append(Restore(seq_id, length))
         if swapped:
             length = swapped.length
-            steps.append(SwapIn(sequence.seq_id, state, length))
-        sequence.num_evaluated = length
+            steps.append(SwapIn(seq_id, state, length))
+        sequence.seq_id, sequence.num_evaluated = seq_id, length
         if not sequence.num_preempted:
             sequence.num_cached = length
         self.running.append(sequence)
@@ -313,13 +315,13 @@ class Scheduler:
 
     def _preempt(self, sequence: EngineSequence) -> list[CacheStep]:
         """Let a running sequence wait again, before all others."""
-        seq_id, tokens = self._take_id(sequence), sequence.tokens[: sequence.num_evaluated]
-        steps = [*self._swap_out(seq_id, tokens, len(tokens)), self._free(seq_id)]
+        tokens = sequence.tokens[: sequence.num_evaluated]
+        seq_id = self._take_id(sequence)
+        self.waiting.appendleft(sequence)
         sequence.num_evaluated = 0
         sequence.num_preempted += 1
         self.num_preempted += 1
-        self.waiting.appendleft(sequence)
-        return steps
+        return [*self._swap_out(seq_id, tokens, len(tokens)), self._free(seq_id)]
 
     def _take_id(self, sequence: EngineSequence) -> int:
         seq_id, sequence.seq_id = _id(sequence), None

@@ -14,6 +14,7 @@ class EngineStats:
     num_waiting: int
     num_running: int
     num_claimed_sequences: int
+    """Sequence ids in use: more than run, if some were lost."""
     num_free_cells: int
     num_residents: int
     """Finished sequences whose cells are kept."""

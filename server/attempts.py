@@ -1,41 +1,15 @@
-"""What a turn asks of the engine: a line and, where that may not leave, one more."""
+"""A line that is asked for once more where the first may not leave, and what all of it came to."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-from runtime.engine import Engine
-from runtime.relay import EventRelay
 from runtime.sampling import MAX_SEED
-from runtime.sequence import Done, Event, Failed, Request
+from runtime.sequence import Done, Request
 from server.schemas import TimingsMeta, UsageMeta
 from server.sentences import SentenceWatch
 
 RETRY_TEMPERATURE = 0.7
 """At least this hot is a line asked for again: the coldest would only repeat itself."""
-
-
-async def attempt(
-    engine: Engine, request: Request, is_enough: Callable[[], bool]
-) -> AsyncGenerator[Event]:
-    """The request's events as of `Engine.stream`, cancelled once `is_enough`.
-
-    Its Done comes all the same, within a step: tokens were evaluated, whoever reads them. Closing
-    the generator cancels it, too. Raises as `Engine.run`.
-    """
-    events = EventRelay()
-    sequence = engine.submit(request, events.put)
-    try:
-        while True:
-            event = await events.get()
-            if isinstance(event, Failed):
-                raise event.error
-            yield event
-            if isinstance(event, Done):
-                return
-            if is_enough():
-                engine.cancel(sequence)
-    finally:
-        engine.cancel(sequence)
 
 
 def again(request: Request, decision: Sequence[int]) -> Request:

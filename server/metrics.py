@@ -24,7 +24,10 @@ _SECONDS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 8, 12, 20, 30
 _GAUGES = {
     "num_waiting": ("requests_waiting", "Requests that wait for a sequence or for KV cells."),
     "num_running": ("requests_running", "Requests that are evaluated."),
-    "num_claimed_sequences": ("sequences_claimed", "Sequences that running requests hold."),
+    "num_claimed_sequences": (
+        "sequences_claimed",
+        "Sequences in use; more than run: some were lost.",
+    ),
     "num_free_cells": ("kv_cells_free", "KV cells that no running request has, residents' too."),
     "num_resident_cells": ("kv_cells_resident", "KV cells that only finished requests hold."),
     "num_residents": ("residents", "Finished requests whose KV cells are kept."),

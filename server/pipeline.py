@@ -29,7 +29,7 @@ from runtime.sequence import (
     Token,
     Vector,
 )
-from server.attempts import again, attempt, timings_of, usage_of
+from server.attempts import again, timings_of, usage_of
 from server.decide import Decision, decide, no_change
 from server.explain import explain
 from server.fallback import AuthoredLines, Bearing, Reason, bearing, situation
@@ -200,7 +200,7 @@ class Dialogue:
         """What comes of one request, sentence by sentence, up to one that must not leave."""
         progress.begin_attempt()
         line = progress.line
-        events = attempt(self.engine, request, is_enough=lambda: progress.is_refused)
+        events = self.engine.stream(request, is_enough=lambda: progress.is_refused)
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, State):

@@ -1,5 +1,6 @@
 """The engine under faults and at its end: what one request suffers, no other one feels."""
 
+import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -7,10 +8,13 @@ from dataclasses import replace
 import pytest
 
 from runtime.engine import Engine
-from runtime.errors import DecodeError, EngineStopped
+from runtime.errors import DecodeError, EngineStopped, ModelError
 from runtime.llama_backend import LlamaModel, Vector
+from runtime.prefix_cache import PrefixCache
+from runtime.scheduler import Scheduler
 from runtime.sequence import (
     MAX_DECISION_TOKENS,
+    Done,
     Event,
     Failed,
     Request,
@@ -44,6 +48,16 @@ def fail_once(monkeypatch: pytest.MonkeyPatch, target: object, name: str, error:
         raise error
 
     monkeypatch.setattr(target, name, fail)
+
+
+def end_of(engine: Engine, request: Request) -> Done | Failed:
+    """How a request ends; a test that waits for it in vain fails."""
+    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    engine.submit(request, events.put)
+    while True:
+        event = events.get(timeout=60)
+        if isinstance(event, (Done, Failed)):
+            return event
 
 
 def fail_state(error: Exception) -> Callable[[Vector], Sequence[int]]:
@@ -144,6 +158,79 @@ def test_a_defect_fails_what_is_open_and_the_thread_lives_on(
             list(engine.run(Request(PROMPT, LONG, lambda _: [9])))
         assert list(engine.run(Request(PROMPT, greedy(3))))
         assert engine.is_running
+
+
+def test_a_request_that_a_defect_keeps_out_is_told_and_the_next_is_served(
+    qwen: LlamaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = ZeroDivisionError("a defect")
+    with open_context(qwen) as context, Engine(context) as engine:
+        fail_once(monkeypatch, Scheduler, "_place", error)
+        assert end_of(engine, Request(PROMPT, greedy(3))) == Failed(error)
+        assert isinstance(end_of(engine, Request(PROMPT, greedy(3))), Done)
+
+
+def test_a_whole_reply_is_told_though_its_cells_cannot_be_kept(
+    qwen: LlamaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_context(qwen) as context, Engine(context, max_residents=1) as engine:
+        fail_once(monkeypatch, PrefixCache, "add", ZeroDivisionError("a defect"))
+        assert isinstance(end_of(engine, Request(PROMPT, greedy(3))), Done)
+        assert isinstance(end_of(engine, Request(PROMPT, greedy(3))), Done)
+
+
+def test_one_whose_cells_cannot_be_freed_keeps_nobody_from_being_told(
+    qwen: LlamaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_context(qwen) as context, Engine(context) as engine:
+        is_ready, events = threading.Event(), [queue.SimpleQueue[Event]() for _ in range(2)]
+
+        def break_down(_: Vector) -> list[int]:
+            assert is_ready.wait(60)
+            fail_once(monkeypatch, context, "forget", ZeroDivisionError("another"))
+            fail_once(monkeypatch, engine, "_decide", ZeroDivisionError("a defect"))
+            return [9]
+
+        engine.submit(Request(PROMPT, LONG, break_down), events[0].put)
+        engine.submit(Request([8, 9], LONG, lambda _: [9]), events[1].put)
+        is_ready.set()
+        for each in events:
+            while not isinstance(last := each.get(timeout=60), Failed):
+                pass
+            assert str(last.error) == "a defect"
+        assert engine.stats.num_running == engine.stats.num_waiting == 0
+        assert isinstance(end_of(engine, Request(PROMPT, greedy(3))), Done)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_whatever_ends_the_thread_nobody_waits_for_it(qwen: LlamaModel) -> None:
+    def leave(_: Vector) -> list[int]:
+        raise SystemExit
+
+    with open_context(qwen) as context, Engine(context) as engine:
+        end = end_of(engine, Request(PROMPT, LONG, leave))
+        assert isinstance(end, Failed)
+        assert isinstance(end.error, EngineStopped)
+        with pytest.raises(EngineStopped):
+            engine.submit(Request(PROMPT), lambda _: None)
+
+
+def test_an_engine_that_cannot_evaluate_anything_says_so_and_takes_nothing(
+    qwen: LlamaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = []
+    with open_context(qwen) as context:
+        engine = Engine(context)
+        engine.submit(Request(PROMPT), events.append)
+        monkeypatch.setattr("runtime.llama_backend.C.llama_decode", lambda *_: -3)
+        with pytest.raises(ModelError, match=r"llama_decode returned -3.*lower PERSONA_N_CTX"):
+            engine.start()
+        assert not engine.is_running
+        (end,) = events
+        assert isinstance(end, Failed)
+        assert isinstance(end.error, EngineStopped)
+        with pytest.raises(EngineStopped):
+            engine.submit(Request(PROMPT), events.append)
 
 
 def test_close_fails_what_is_open_and_refuses_what_comes_after(qwen: LlamaModel) -> None:

@@ -47,7 +47,7 @@ def test_a_state_is_read_back_by_another_store(opened: Open) -> None:
     assert store.contains(TOKENS)
     assert not store.wants(TOKENS)
     assert store.read(TOKENS) == STATE
-    assert (store.num_bytes, store.num_restored, store.num_unusable) == (FILE_BYTES, 1, 0)
+    assert (store.num_bytes, store.num_unusable) == (FILE_BYTES, 0)
     assert not store.contains(OTHERS)
     assert store.wants(OTHERS)
 
@@ -116,6 +116,52 @@ def test_the_least_recently_read_makes_way(opened: Open, tmp_path: Path) -> None
     assert [store.contains(tokens) for tokens in (TOKENS, OTHERS, [9])] == [True, False, True]
     assert len(files(tmp_path)) == 2
     assert store.num_bytes == 2 * FILE_BYTES
+
+
+def test_what_is_used_without_being_read_stays_too(opened: Open, tmp_path: Path) -> None:
+    store = opened()
+    write(store, TOKENS)
+    age(tmp_path, 2_000)
+    write(opened(), OTHERS)
+    os.utime(next(path for path in files(tmp_path) if path.stat().st_mtime > 2_000), (3_000, 3_000))
+    store = opened(max_bytes=2 * FILE_BYTES)
+    store.note_use(TOKENS)
+    store.note_use([8, 8])
+    write(store, [9])
+    assert [store.contains(tokens) for tokens in (TOKENS, OTHERS, [9])] == [True, False, True]
+
+
+def test_the_next_store_knows_what_was_used(opened: Open, tmp_path: Path) -> None:
+    write(opened(), TOKENS, OTHERS)
+    age(tmp_path, 2_000)
+    store = opened()
+    store.note_use(OTHERS)
+    store.close()
+    store = opened(max_bytes=FILE_BYTES)
+    assert [store.contains(tokens) for tokens in (TOKENS, OTHERS)] == [False, True]
+
+
+def age(folder: Path, seconds: float) -> None:
+    """All files were used last at this time since the epoch."""
+    for path in files(folder):
+        os.utime(path, (seconds, seconds))
+
+
+def test_a_state_is_wanted_again_where_no_thread_could_be_started_to_write_it(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened()
+    with monkeypatch.context() as patch:
+        patch.setattr("threading.Thread.start", no_thread)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            store.put(TOKENS, STATE)
+    write(store, TOKENS)
+    assert opened().read(TOKENS) == STATE
+
+
+def no_thread(*_: object) -> None:
+    """As if the process had as many as it may."""
+    raise RuntimeError("can't start new thread")
 
 
 def wait_for(store: PrefixStore, tokens: list[int]) -> None:

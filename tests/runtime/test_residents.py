@@ -143,6 +143,7 @@ class ResidentsMachine(RuleBasedStateMachine):
         assert self.cache.num_used <= LIMITS.cells
         assert self.scheduler.num_residents <= LIMITS.residents
         assert self.scheduler.num_resident_cells >= 0
+        assert self.scheduler.num_claimed == len(self.scheduler.running)
         assert self.swap.num_bytes <= self.swap_bytes
 
     @invariant()

@@ -223,6 +223,13 @@ def test_a_plan_tells_how_many_prompts_there_are_to_read() -> None:
     assert scheduler.plan().num_prompts == 2, "there is room for one more"
 
 
+def test_prompts_that_wait_for_a_state_are_told_of_too() -> None:
+    scheduler, decider = make_scheduler(), make_sequence(1, with_state=True)
+    admit(scheduler, decider, make_sequence(20))
+    plan = scheduler.plan()
+    assert (plan.embeddings, plan.num_replies, plan.num_prompts) == (True, 1, 1)
+
+
 def test_a_small_request_does_not_overtake_a_large_one_that_waits_for_cells() -> None:
     scheduler = make_scheduler()
     first, large, small = make_sequence(600), make_sequence(600), make_sequence(1)
@@ -240,6 +247,23 @@ def test_a_removed_sequence_gives_back_its_id_and_cells() -> None:
     assert running.seq_id is None
     assert (scheduler.num_claimed, scheduler.num_free_cells) == (0, 1000)
     assert not scheduler.has_work
+
+
+def test_a_request_that_cannot_be_placed_still_waits_and_the_id_it_took_is_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scheduler, sequence = make_scheduler(), make_sequence()
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("runtime.cells.CellLedger.claim", fail)
+    with pytest.raises(ZeroDivisionError):
+        admit(scheduler, sequence)
+    assert list(scheduler.waiting) == [sequence]
+    scheduler.remove(sequence)
+    assert not scheduler.has_work
+    assert scheduler.num_claimed == 1
 
 
 def test_a_full_queue_is_overloaded_at_once() -> None:

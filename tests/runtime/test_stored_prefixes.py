@@ -1,15 +1,17 @@
 """Prefixes that a request names come back from disk, and change nothing that is said."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runtime.kv_cache import Offload
-from runtime.llama_backend import LlamaModel
+from runtime.llama_backend import LlamaContext, LlamaModel
 from runtime.prefix_store import PrefixStore
 from runtime.prompt import Transcript
 from runtime.sequence import Done, Request
@@ -23,11 +25,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def restarted(model: LlamaModel, folder: Path) -> Iterator[Bench]:
+def restarted(
+    model: LlamaModel, folder: Path, max_bytes: int = 10**8, max_residents: int = 1
+) -> Iterator[Bench]:
     """A server's engine after a restart: nothing in memory, but what is on disk."""
-    store = PrefixStore(folder, "tiny", 10**8)
+    store = PrefixStore(folder, "tiny", max_bytes)
     try:
-        with by_hand(model, EXACT, max_residents=1, offload=Offload(store)) as bench:
+        with by_hand(model, EXACT, max_residents=max_residents, offload=Offload(store)) as bench:
             yield bench
     finally:
         store.close()
@@ -92,9 +96,109 @@ def test_a_blob_that_llama_does_not_take_is_evaluated_again(
     store.close()
     with restarted(tiny, folder) as bench, caplog.at_level(logging.WARNING):
         again = ask(bench, request)
+        stats = bench.engine.stats
     assert again.tokens == cold.tokens
     assert again.usage.cached_tokens == 0
     assert "llama.cpp does not take it" in caplog.text
+    assert (stats.num_restored, stats.num_unusable) == (0, 1)
+
+
+def no_memory(*_: object) -> bytes:
+    """As if the machine had none left."""
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("runtime.llama_backend.LlamaContext.save", MemoryError()),
+        ("threading.Thread.start", RuntimeError("can't start new thread")),
+    ],
+    ids=["no memory", "no thread"],
+)
+def test_a_prefix_that_cannot_be_kept_harms_neither_its_request_nor_the_next_prefix(
+    tiny: LlamaModel, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    with restarted(tiny, folder) as bench:
+        with monkeypatch.context() as patch:
+            patch.setattr(name, fail)
+            assert ask(bench, npc(5)).usage.cached_tokens == 0
+        cold = ask(bench, npc(7))
+    with restarted(tiny, folder) as bench:
+        warm = ask(bench, npc(7))
+        assert (warm.tokens, warm.usage.cached_tokens) == (cold.tokens, NUM_PREFIX)
+
+
+NUM_PREFIX = 40
+
+
+def npc(token: int) -> Request:
+    """What a stranger asks another NPC."""
+    return Request([token] * NUM_PREFIX + [9] * 5, greedy(6), prefixes=[NUM_PREFIX])
+
+
+def test_without_memory_to_read_a_prefix_it_is_evaluated_and_its_file_stays(
+    tiny: LlamaModel,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    request = asked(tiny)
+    with restarted(tiny, folder) as bench:
+        cold = ask(bench, request)
+    with restarted(tiny, folder) as bench:
+        monkeypatch.setattr(LlamaContext, "restore", no_memory)
+        again = ask(bench, request)
+        stats = bench.engine.stats
+    assert (again.tokens, again.usage.cached_tokens) == (cold.tokens, 0)
+    assert (stats.num_restored, stats.num_unusable) == (0, 0)
+    assert len(list(folder.iterdir())) == 1
+    assert "no memory to bring" in caplog.text
+
+
+def test_the_time_to_read_a_prefix_is_not_spent_in_the_queue(
+    tiny: LlamaModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = asked(tiny)
+    with restarted(tiny, folder) as bench:
+        ask(bench, request)
+    read = PrefixStore.read
+    marks: list[str] = []
+    with restarted(tiny, folder) as bench:
+        client = bench.submit(request)
+
+        def look(*args: Any) -> bytes | None:
+            marks.extend(client.sequence.watch.marks)
+            return read(*args)
+
+        monkeypatch.setattr(PrefixStore, "read", look)
+        bench.engine.step()
+    assert marks == ["queue"]
+
+
+def test_a_prefix_that_the_cache_has_all_the_time_is_not_the_first_to_be_deleted(
+    tiny: LlamaModel, folder: Path
+) -> None:
+    popular, forgotten, new = npc(5), npc(6), npc(7)
+    with restarted(tiny, folder) as bench:
+        ask(bench, popular)
+    (oldest,) = folder.iterdir()
+    with restarted(tiny, folder) as bench:
+        ask(bench, forgotten)
+    for at, path in enumerate(sorted(folder.iterdir(), key=lambda path: path != oldest)):
+        os.utime(path, (1_000 + at, 1_000 + at))
+    room = 2 * oldest.stat().st_size
+    with restarted(tiny, folder, room, max_residents=2) as bench:
+        ask(bench, popular)
+        os.utime(oldest, (1_000, 1_000))  # as it was read long ago
+        assert ask(bench, popular).usage.cached_tokens >= NUM_PREFIX
+        ask(bench, new)
+    with restarted(tiny, folder) as bench:
+        cached = [ask(bench, each).usage.cached_tokens for each in (popular, new, forgotten)]
+    assert cached == [NUM_PREFIX, NUM_PREFIX, 0]
 
 
 def test_a_prefix_that_was_not_evaluated_is_not_stored(tiny: LlamaModel, folder: Path) -> None:

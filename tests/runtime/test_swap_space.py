@@ -116,6 +116,19 @@ def test_a_state_that_is_of_no_use_is_evaluated_again(
     assert told in caplog.text
 
 
+def test_without_memory_to_bring_a_conversation_back_it_is_evaluated_again(
+    tiny: LlamaModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with by_hand(tiny, EXACT, max_residents=1) as bench:
+        alone, _ = conversation(bench, lambda: None)
+    monkeypatch.setattr(LlamaContext, "restore", no_memory)
+    with by_hand(tiny, EXACT, max_residents=1, offload=swapping()) as bench:
+        swapped, num_cached = conversation(bench, lambda: bench.finish(*OTHERS))
+        assert bench.engine.stats.num_swapped_in == 0
+    assert (swapped, num_cached) == (alone, 0)
+    assert "no memory to bring" in caplog.text
+
+
 def test_many_conversations_go_on_in_a_cache_that_is_far_too_small(
     tiny: LlamaModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

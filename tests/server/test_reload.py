@@ -16,7 +16,8 @@ import pytest
 
 from heads.bundle import MANIFEST, MODEL
 from rag.calibration import CALIBRATION
-from runtime.errors import Overloaded
+from runtime.errors import DecodeError, Overloaded
+from runtime.llama_backend import LlamaContext
 from runtime.sequence import EngineSequence, Request
 from server.service import Service
 from tests.rag.fake_embedder import GramEmbedder
@@ -209,3 +210,22 @@ def test_the_same_bundle_keeps_its_engine(with_own_bundle: Reloadable) -> None:
 def test_a_web_page_cannot_reload_a_server_without_an_admin_key(reloadable: Reloadable) -> None:
     headers = {"Origin": "https://evil.example"}
     check_problem(reloadable.client.post("/admin/reload", headers=headers), 403, "forbidden")
+
+
+def test_a_bundle_that_cannot_be_evaluated_is_refused_and_the_old_one_keeps_serving(
+    with_own_bundle: Reloadable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, client = with_own_bundle.service, with_own_bundle.client
+    before, decode = service.loaded, LlamaContext.decode
+
+    def short_of_memory(context: LlamaContext, *args: Any, **options: Any) -> list[int]:
+        if context is not before.engine._context:
+            raise DecodeError(-3)
+        return decode(context, *args, **options)
+
+    monkeypatch.setattr(LlamaContext, "decode", short_of_memory)
+    change_bundle(with_own_bundle, name="another")
+    problem = check_problem(client.post("/admin/reload"), 409, "bundle_refused")
+    assert "lower PERSONA_N_CTX" in problem["detail"]
+    assert service.loaded is before
+    assert client.post("/ask", json=ask_body()).json()["meta"]["valid"] is True
