@@ -23,7 +23,6 @@ from export.reporter import Reporter
 from export.special_tokens import claim, special_ids
 from export.vocabulary import model_vocabulary_sha256, read_vocabulary
 from heads.bundle import (
-    FALLBACK_MODEL,
     FORMAT,
     HEADS,
     HEADS_RECORD,
@@ -45,7 +44,7 @@ MODEL_RECORD = "model.json"
 NOTICE = "LICENSES/NOTICE.txt"
 REFIT = "run `persona heads fit` on the output of `persona bundle build --model-only`"
 
-_OWN = frozenset({MANIFEST, MODEL, HEADS, HEADS_RECORD, FALLBACK_MODEL, MODEL_RECORD, "LICENSES"})
+_OWN = frozenset({MANIFEST, MODEL, HEADS, HEADS_RECORD, MODEL_RECORD, "LICENSES"})
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

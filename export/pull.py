@@ -11,7 +11,6 @@ from export.published import LICENCES, Published, bundle_errors_told, read_publi
 from export.remote import LATEST, Remote, RemoteError, Snapshot, os_errors_told, revision_of
 from export.reporter import TransferReporter
 from heads.bundle import (
-    FALLBACK_MODEL,
     HEADS,
     HEADS_RECORD,
     MANIFEST,
@@ -25,7 +24,7 @@ from heads.bundle import (
     read_manifest,
 )
 
-_OWN = frozenset({MANIFEST, MODEL, HEADS, HEADS_RECORD, FALLBACK_MODEL, LICENCES})
+_OWN = frozenset({MANIFEST, MODEL, HEADS, HEADS_RECORD, LICENCES})
 _MEND = "free some space, or pull elsewhere with --out or PERSONA_CACHE"
 
 

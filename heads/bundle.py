@@ -20,7 +20,6 @@ MANIFEST = "bundle.json"
 MODEL = "model.gguf"
 HEADS = "heads.onnx"
 HEADS_RECORD = "heads.json"
-FALLBACK_MODEL = "fallback.gguf"
 
 Sha256 = Annotated[str, msgspec.Meta(min_length=64, max_length=64)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -143,12 +142,6 @@ class Bundle:
     def heads(self) -> Path:
         """The ONNX graph of the heads."""
         return self.folder / HEADS
-
-    @property
-    def fallback_model(self) -> Path:
-        """The GGUF of the fallback path: its own if the bundle has one, else `model`."""
-        own = self.folder / FALLBACK_MODEL
-        return own if self.manifest.entry(FALLBACK_MODEL) else self.model
 
 
 REBUILD = "run `persona bundle build` (default bundle) or `persona pull` again"

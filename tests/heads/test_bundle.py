@@ -41,15 +41,6 @@ def test_two_builds_have_different_ids(tmp_path: Path) -> None:
     assert first == again != other
 
 
-def test_the_fallback_model_is_the_bundles_own_or_the_model(tmp_path: Path) -> None:
-    assert load_bundle(write_bundle(tmp_path / "a")).fallback_model.name == "model.gguf"
-    own = tmp_path / "b" / "fallback.gguf"
-    own.parent.mkdir()
-    own.write_bytes(b"small")
-    bundle = write_bundle(own.parent, change=lambda m: m["files"].append(entry_of(own)))
-    assert load_bundle(bundle).fallback_model == own
-
-
 def test_hashing_tells_its_progress(tmp_path: Path) -> None:
     sizes: list[int] = []
     bundle = load_bundle(write_bundle(tmp_path), on_progress=sizes.append)
