@@ -4,10 +4,8 @@ The same inputs and options give the same bytes, so a bundle whose recorded key 
 files are whole is left as it is. `model_only` writes the weights alone, for `persona heads fit`.
 """
 
-import errno
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -45,7 +43,6 @@ NOTICE = "LICENSES/NOTICE.txt"
 REFIT = "run `persona heads fit` on the output of `persona bundle build --model-only`"
 
 _OWN = frozenset({MANIFEST, MODEL, HEADS, HEADS_RECORD, MODEL_RECORD, "LICENSES"})
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +70,7 @@ def build(options: BuildOptions, reporter: Reporter) -> bool:
         read_heads_record(options.heads)
     key = build_key(options)
     lock = folder_swap.locked(target, lambda: reporter.say("waiting for another build"))
-    with _clear_disk_errors(target), lock:
+    with folder_swap.write_errors_told(target), lock:
         if not options.force and is_current(target, key, reporter):
             reporter.say(f"{target} is up to date")
             return False
@@ -259,16 +256,3 @@ def _entry(folder: Path, name: str) -> FileEntry:
 
 def _json(value: object) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
-
-
-@contextmanager
-def _clear_disk_errors(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        found = f"{error.strerror or error}, {error.filename or 'while writing'}"
-        if error.errno in _FULL:
-            free = shutil.disk_usage(target.parent).free // 2**20
-            found = f"a full disk ({free} MiB free)"
-        remedy = "free some space, or build elsewhere with --out or PERSONA_CACHE"
-        raise BuildError(target, "room and rights to write", found, remedy) from error

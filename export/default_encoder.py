@@ -31,7 +31,7 @@ from export.packaged_encoder import (
 from export.reporter import Reporter
 from heads.attacks import default_detector
 from heads.bundle import file_sha256
-from rag.calibration import CALIBRATION, Calibration
+from rag.calibration import CALIBRATION, Calibration, read_calibration
 from rag.embedder import (
     ATTACKS,
     FORMAT,
@@ -75,8 +75,8 @@ def build_encoder(options: EncoderBuild, reporter: Reporter) -> bool:
     folder_swap.refuse_foreign(target, _OWN)
     key = _key(options)
     lock = folder_swap.locked(target, lambda: reporter.say("waiting for another build"))
-    with lock:
-        if not options.force and _is_current(target, key, reporter):
+    with folder_swap.write_errors_told(target), lock:
+        if not options.force and _is_current(target, key, options, reporter):
             reporter.say(f"{target} is up to date")
             return False
         with folder_swap.replaced(target) as folder:
@@ -183,12 +183,14 @@ def _key(options: EncoderBuild) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _is_current(target: Path, key: str, reporter: Reporter) -> bool:
+def _is_current(target: Path, key: str, options: EncoderBuild, reporter: Reporter) -> bool:
     if not (target / RECORD).is_file():
         return False
     try:
         record = read_record(target)
         OnnxEmbedder(target)
+        if options.calibration:
+            read_calibration(str(target), record.id)
     except EmbedderError as error:
         reporter.say(f"building again: {error}")
         return False

@@ -107,7 +107,8 @@ def export_encoder(options: EncoderOptions, reporter: Reporter) -> EncoderRecord
     with _quiet():
         source = _read_source(options.model)
     lock = folder_swap.locked(target, lambda: reporter.say("waiting for another export"))
-    with _quiet(), lock, folder_swap.replaced(target) as folder:
+    writing = folder_swap.write_errors_told(target)
+    with _quiet(), writing, lock, folder_swap.replaced(target) as folder:
         reporter.stage("exporting the graph")
         dim = _write_graph(source, folder, options.quantisation, reporter)
         _write_tokenizer(source, folder / TOKENIZER)

@@ -1,6 +1,9 @@
 """What can go wrong while a bundle is made: always what was expected, what was found, a remedy."""
 
+import errno
 from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ExportError(Exception):
@@ -29,3 +32,11 @@ class QuantiseError(ExportError):
 
 class BuildError(ExportError):
     """A bundle cannot be built; what was there before is untouched."""
+
+
+def os_error_in_words(error: OSError) -> str:
+    """What the operating system found, and where."""
+    if error.errno in FULL:
+        return "a full disk"
+    found = error.strerror or str(error)
+    return f"{found}: {error.filename}" if error.filename else found

@@ -1,5 +1,7 @@
 """Replaces a folder as a whole: built beside it, swapped in at the end, or nothing changes.
 
+Where the folder is a link, what it leads to is replaced, and the link stays.
+
 .NAME.lock    held by the one that builds; the operating system frees it if that one is killed
 .NAME.new     what is being built
 .NAME.old     the previous folder, for the moment of the swap
@@ -11,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from export.errors import BuildError
+from export.errors import BuildError, os_error_in_words
 
 
 @contextmanager
@@ -20,6 +22,7 @@ def locked(target: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
     Waits for another build of the same target, calling `on_wait` first.
     """
+    target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     with _beside(target, "lock").open("w") as lock:
         try:
@@ -34,6 +37,7 @@ def locked(target: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 @contextmanager
 def replaced(target: Path) -> Iterator[Path]:
     """An empty folder that becomes `target` when the block ends well, and goes when it does not."""
+    target = target.resolve()
     new, old = _beside(target, "new"), _beside(target, "old")
     new.mkdir()
     try:
@@ -48,6 +52,17 @@ def replaced(target: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def write_errors_told(target: Path) -> Iterator[None]:
+    """An OSError inside becomes a BuildError that says the same in a sentence."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "free some space, or choose another place with --out or PERSONA_CACHE"
+        found = os_error_in_words(error)
+        raise BuildError(target, "room and rights to write", found, remedy) from error
 
 
 def refuse_foreign(target: Path, own: frozenset[str]) -> None:

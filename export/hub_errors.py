@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from export.remote import FULL, RemoteError
+from export.errors import FULL
+from export.remote import RemoteError
 
 _LOG_IN = "run `hf auth login`, or set HF_TOKEN to a token that may do this"
 _MAX_CHARACTERS = 300

@@ -34,7 +34,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add = commands.add_parser("pull", help="fetch a published bundle").add_argument
     add("address", metavar="ADDRESS", help=_ADDRESS)
     add("--revision", default=LATEST, help="latest, v3, a branch or a commit (default: latest)")
-    add("--out", type=Path, metavar="DIR", help="where to (default: the user's cache)")
+    out_help = "where to (default: the user's cache, under the repository's name)"
+    add("--out", type=Path, metavar="DIR", help=out_help)
     commands.choices["pull"].set_defaults(run=run_pull)
 
 

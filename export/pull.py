@@ -8,7 +8,7 @@ from pathlib import Path
 from export import folder_swap
 from export.address import open_remote
 from export.published import LICENCES, Published, bundle_errors_told, read_published
-from export.remote import LATEST, Remote, RemoteError, Snapshot, os_errors_told, revision_of
+from export.remote import LATEST, Remote, RemoteError, Snapshot, revision_of
 from export.reporter import TransferReporter
 from heads.bundle import (
     HEADS,
@@ -18,14 +18,15 @@ from heads.bundle import (
     Bundle,
     BundleError,
     FileEntry,
+    Manifest,
     cache_folder,
+    default_bundle_folder,
     file_sha256,
     load_bundle,
     read_manifest,
 )
 
 _OWN = frozenset({MANIFEST, MODEL, HEADS, HEADS_RECORD, LICENCES})
-_MEND = "free some space, or pull elsewhere with --out or PERSONA_CACHE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,15 @@ def pull(options: PullOptions, reporter: TransferReporter) -> Bundle:
         reporter.stage("asking what there is")
         snapshot = remote.snapshot(revision_of(options.revision))
         lock = folder_swap.locked(target, lambda: reporter.say("waiting for another pull"))
-        with os_errors_told(target, "room and rights to write", _MEND), lock:
+        with folder_swap.write_errors_told(target), lock:
             wanted = read_published(snapshot)
             if _is_current(target, wanted, reporter):
                 reporter.say(f"{target} is up to date: {_describe(snapshot)}")
             else:
-                folder_swap.refuse_foreign(target, _own(target))
+                here = _manifest_in(target)
+                folder_swap.refuse_foreign(target, _own(here))
+                if here is not None and here.name != wanted.manifest.name:
+                    reporter.say(f"{target} held the bundle {here.name!r}; it is replaced")
                 with folder_swap.replaced(target) as new:
                     _fill(new, target, snapshot, wanted, reporter)
                 reporter.say(f"pulled {_describe(snapshot)} to {target}")
@@ -60,10 +64,11 @@ def pull(options: PullOptions, reporter: TransferReporter) -> Bundle:
 
 
 def _default_folder(remote: Remote) -> Path:
-    if remote.name.startswith(".") or not remote.name:
-        expected, found = "a repository with a name", repr(remote.name)
-        raise RemoteError(remote.address, expected, found, "say where to with --out")
-    return cache_folder() / "bundles" / remote.name
+    folder = cache_folder() / "bundles" / remote.name
+    if remote.name.startswith(".") or not remote.name or folder == default_bundle_folder():
+        expected = "a repository with a name, other than the default bundle's"
+        raise RemoteError(remote.address, expected, repr(remote.name), "say where to with --out")
+    return folder
 
 
 def _describe(snapshot: Snapshot) -> str:
@@ -84,13 +89,18 @@ def _is_current(target: Path, wanted: Published, reporter: TransferReporter) -> 
     return all((target / path).is_file() for path in wanted.licences)
 
 
-def _own(target: Path) -> frozenset[str]:
-    """Names that a pull may replace: those of any bundle, and what the one here lists."""
+def _manifest_in(target: Path) -> Manifest | None:
+    """That of the bundle that is to be replaced, if it can be read."""
     try:
-        listed = {entry.path.split("/")[0] for entry in read_manifest(target).files}
+        return read_manifest(target)
     except BundleError:
-        listed = set()
-    return _OWN | listed
+        return None
+
+
+def _own(here: Manifest | None) -> frozenset[str]:
+    """Names that a pull may replace: those of any bundle, and what the one here lists."""
+    files = here.files if here else ()
+    return _OWN | {entry.path.split("/")[0] for entry in files}
 
 
 def _fill(

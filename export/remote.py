@@ -5,7 +5,6 @@ write the same one. A version is whole when its bundle.json is there and names f
 it; only a whole one is promoted or pulled. What kinds of repository there are says export/address.
 """
 
-import errno
 import re
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
@@ -13,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from export.errors import ExportError
+from export.errors import ExportError, os_error_in_words
 from heads.bundle import FileEntry
 
 LATEST = "latest"
 CARD = "README.md"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _VERSION = "feature/model-v"
 _SHORT = re.compile(r"v?([1-9]\d{0,8})")
@@ -138,9 +136,4 @@ def os_errors_told(subject: str | Path, expected: str, remedy: str) -> Iterator[
     try:
         yield
     except OSError as error:
-        found = f"{error.strerror or error}"
-        if error.filename:
-            found += f": {error.filename}"
-        if error.errno in FULL:
-            found = "a full disk"
-        raise RemoteError(subject, expected, found, remedy) from error
+        raise RemoteError(subject, expected, os_error_in_words(error), remedy) from error

@@ -12,7 +12,7 @@ from rag.embedder import USE, EmbedderError, Version, encoder_folder
 
 FORMAT = 1
 CALIBRATION = "calibration.json"
-FIT = "run `persona embedder calibrate` for this encoder"
+FIT = "run `persona embedder build` (default encoder) or `persona embedder calibrate` for this one"
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

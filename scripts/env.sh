@@ -30,7 +30,9 @@ make_venv() {
     command -v "$python" >/dev/null || die "no $python here; install Python 3.11 or set PYTHON"
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         die "$("$python" --version) is too old; install Python 3.11 or set PYTHON"
-    [[ -x .venv/bin/python ]] || "$python" -m venv .venv
+    # pip comes last: without it the one that is there was never finished
+    [[ -x .venv/bin/pip ]] || "$python" -m venv .venv ||
+        die "no virtual environment can be made here; install python3-venv (apt-get install python3-venv)"
 }
 
 # Runs a command with its output in a log, and says every 20 s that it is still at work.

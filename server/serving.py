@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class SignalledServer(uvicorn.Server):
-    """Loads anew at SIGHUP, and drains at SIGTERM.
+    """Loads anew at SIGHUP; drains at SIGTERM, and where the engine has ended under it.
 
     For `drain_s` seconds `/readyz` is red; then it ends as uvicorn does: no new connections, turns
     in flight finish. Ctrl-C, and a second signal, spare it the wait.
@@ -40,6 +40,8 @@ class SignalledServer(uvicorn.Server):
         self._service, self._drain_s = service, drain_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reload: asyncio.Task[None] | None = None
+        self.has_lost_engine = False
+        """Whether it ends because its engine has."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn.Server."""
@@ -48,6 +50,14 @@ class SignalledServer(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             _tell_ready(self._service, address_of(self))
+
+    async def on_tick(self, counter: int) -> bool:
+        """See uvicorn.Server, which calls it ten times a second."""
+        if not (self._service.is_draining or self.should_exit or self._service.engine.is_running):
+            logger.error("the engine is not running; ending, to be started anew")
+            self.has_lost_engine = self._service.is_draining = True
+            asyncio.get_running_loop().call_later(self._drain_s, setattr, self, "should_exit", True)
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """See uvicorn.Server."""
@@ -86,7 +96,7 @@ async def _reload(service: Service) -> None:
 
 
 def serve(settings: Settings) -> bool:
-    """Serve until SIGTERM or Ctrl-C; whether it came to that.
+    """Serve until SIGTERM or Ctrl-C; whether it came to that, and to no end of its own.
 
     Raises what `check_port` and `open_service` raise: told by uvicorn, a sentence would come with a
     traceback.
@@ -113,4 +123,4 @@ def serve(settings: Settings) -> bool:
         )
         server = SignalledServer(config, service, settings.drain_ms / 1e3)
         server.run()
-    return server.started
+    return server.started and not server.has_lost_engine

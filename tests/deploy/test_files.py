@@ -151,6 +151,25 @@ def test_the_image_is_what_the_compose_files_and_the_workflow_take_it_for() -> N
             assert f"ARG {name}" in recipe
 
 
+def test_each_day_has_security_fixes_of_its_own() -> None:
+    recipe = IMAGE_FILE.read_text()
+    slim = recipe[recipe.index(" AS slim\n") : recipe.index(" AS with-model\n")]
+    assert slim.index("\nARG DAY=") < slim.index(
+        "\nRUN apt-get update && \\\n    apt-get upgrade -y"
+    )
+    workflow = Path(".github/workflows/image.yml").read_text()
+    assert workflow.count(" DAY=${{ steps.version.outputs.day }}\n") == 2
+
+
+def test_the_image_is_readable_though_the_checkout_may_be_its_owners_alone() -> None:
+    recipe = IMAGE_FILE.read_text()
+    copies = re.findall(r"^COPY (.+)$", recipe[recipe.index(" AS slim\n") :], re.MULTILINE)
+    from_checkout = [c for c in copies if not c.startswith(("--from=", "build/image/"))]
+    assert len(from_checkout) >= 3
+    for copy in from_checkout:
+        assert copy.startswith("--chmod="), copy
+
+
 def test_the_workflow_knows_its_secrets_by_name_only() -> None:
     text = Path(".github/workflows/image.yml").read_text()
     assert set(re.findall(r"secrets\.(\w+)", text)) == {"DOCKERHUB_USERNAME", "DOCKERHUB_TOKEN"}

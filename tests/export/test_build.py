@@ -128,7 +128,7 @@ def test_a_full_disk_is_a_clear_error_and_the_previous_bundle_intact(options: Bu
     result = run_apart(options, "disk", "50000")
     assert result.returncode == 1
     assert "found a full disk" in result.stderr
-    assert "free some space, or build elsewhere" in result.stderr
+    assert "free some space, or choose another place" in result.stderr
     assert hashes(options.out) == before
     assert leftovers(options) == []
 
@@ -160,6 +160,16 @@ def test_a_folder_with_someones_files_is_never_replaced(options: BuildOptions) -
     with pytest.raises(BuildError, match=r"thesis\.txt.*choose another --out"):
         build(options, Recorder())
     assert (options.out / "thesis.txt").exists()
+
+
+def test_a_folder_elsewhere_is_built_through_a_link(options: BuildOptions, tmp_path: Path) -> None:
+    options.out.parent.mkdir()
+    options.out.symlink_to(tmp_path / "elsewhere")
+    for quant in ("q8_0", "f16", "q8_0"):
+        assert build(replace(options, quant=quant), Recorder())
+    assert not build(options, Recorder())
+    assert options.out.is_symlink()
+    assert load_bundle(options.out).manifest.name == "out"
 
 
 def test_heads_of_another_vocabulary_are_refused(options: BuildOptions) -> None:

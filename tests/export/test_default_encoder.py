@@ -45,6 +45,7 @@ TEXTS = [
     "?!",
     "소금 " * 60,
 ]
+CALIBRATED = {"format": 1, "embedder": "multilingual-e5-small", "note": 0.5, "same": 0.9}
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,30 @@ def test_a_build_that_is_there_and_whole_is_left_alone(tmp_path: Path) -> None:
     (out / GRAPH).write_bytes((out / GRAPH).read_bytes()[:-1])
     assert build(out), "a truncated graph is built again"
     assert OnnxEmbedder(out).encode(["the lamp"]).shape == (1, 16)
+
+
+@pytest.mark.usefixtures("tiny_package")
+@pytest.mark.parametrize("content", [None, b"{", b'{"format": 1, "embedder": "another"}'])
+def test_a_build_whose_calibration_is_missing_or_broken_is_built_again(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    out, calibration = tmp_path / "encoder", tmp_path / CALIBRATION
+    calibration.write_text(json.dumps(CALIBRATED))
+    assert build(out, calibration)
+    assert not build(out, calibration)
+    whole = (out / CALIBRATION).read_bytes()
+    (out / CALIBRATION).unlink()
+    if content is not None:
+        (out / CALIBRATION).write_bytes(content)
+    assert build(out, calibration)
+    assert (out / CALIBRATION).read_bytes() == whole
+
+
+@pytest.mark.usefixtures("tiny_package")
+def test_a_place_where_nothing_can_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BuildError, match="expected room and rights to write"):
+        build(tmp_path / "file" / "encoder")
 
 
 @pytest.mark.usefixtures("tiny_package")
@@ -201,9 +226,7 @@ def test_the_calibration_must_be_of_the_adapter(tmp_path: Path) -> None:
         build(tmp_path / "encoder", path)
     assert "persona embedder calibrate" in str(caught.value)
     assert not (tmp_path / "encoder").exists()
-    path.write_text(
-        json.dumps({"format": 1, "embedder": "multilingual-e5-small", "note": 0.5, "same": 0.9})
-    )
+    path.write_text(json.dumps(CALIBRATED))
     build(tmp_path / "encoder", path)
     embedder = OnnxEmbedder(tmp_path / "encoder")
     found = read_calibration(str(tmp_path / "encoder"), embedder.id)

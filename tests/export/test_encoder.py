@@ -378,6 +378,14 @@ def test_files_of_others_are_never_replaced(options: EncoderOptions) -> None:
     assert [path.name for path in options.out.iterdir()] == ["thesis.txt"]
 
 
+def test_a_place_where_nothing_can_be_written_is_told(
+    options: EncoderOptions, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BuildError, match="expected room and rights to write"):
+        export_encoder(replace(options, out=tmp_path / "file" / "encoder"), Recorder())
+
+
 @pytest.mark.parametrize(
     ("card", "licence"),
     [

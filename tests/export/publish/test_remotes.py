@@ -15,6 +15,7 @@ from heads.bundle import MANIFEST, BundleError, load_bundle
 from tests.export.remotes import (
     NOTICE,
     Files,
+    FolderRepository,
     GitRepository,
     HubRepository,
     Listener,
@@ -79,6 +80,16 @@ def test_without_out_a_bundle_goes_to_the_cache_under_the_repositorys_name(
     found = pull(PullOptions(repository.address), Listener())
     assert found.folder.parent == tmp_path / "cache" / "bundles"
     assert found.folder.name in ("npc", "shared")
+
+
+def test_the_default_bundles_folder_is_not_taken_by_a_repository_of_its_name(
+    tmp_path: Path, bundle: Path
+) -> None:
+    repository = FolderRepository(tmp_path / "default")
+    publish(bundle, repository.address, Listener(), promoted=True)
+    with pytest.raises(RemoteError, match="found 'default'; say where to with --out"):
+        pull(PullOptions(repository.address), Listener())
+    assert pulled(repository, tmp_path / "cache" / "bundles" / "default") == bundle_files(bundle)
 
 
 def test_a_version_takes_the_number_after_the_highest(repository: Repository, bundle: Path) -> None:
@@ -286,6 +297,23 @@ def test_a_file_that_was_damaged_here_is_downloaded_again(
     assert pulled(repository, target, listener=listener) == bundle_files(bundle)
     assert set(listener.downloads) - {MANIFEST} == {"heads.onnx"}
     assert any(line.startswith("pulling again: ") for line in listener.lines)
+
+
+def test_another_bundle_that_is_replaced_is_named(
+    repository: Repository, tmp_path: Path, target: Path
+) -> None:
+    def rename(manifest: dict[str, Any]) -> None:
+        manifest["name"] = "mine"
+
+    make_bundle(target, change=rename)
+    theirs = published(repository, tmp_path)
+    listener = Listener()
+    assert pulled(repository, target, listener=listener) == bundle_files(theirs)
+    assert f"{target} held the bundle 'mine'; it is replaced" in listener.lines
+    published(repository, tmp_path, 1)
+    listener = Listener()
+    pulled(repository, target, listener=listener)
+    assert not any("is replaced" in line for line in listener.lines), "a newer one of its own"
 
 
 def test_a_folder_with_someones_files_is_never_replaced(
