@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 from bench.players import DATA, make_prompts, read_players
 from bench.raw_loops import EndlessModel, Measured, Work, run_engine, run_raw
-from bench.report import Ratio, add_output, print_table, ratio_of, write_report
+from bench.report import Ratio, add_output, check_range, print_table, ratio_of, write_report
 from heads.bundle import MODEL, default_bundle_folder
 from runtime.context_config import ContextConfig
 from runtime.llama_backend import LlamaContext, LlamaModel
@@ -126,21 +126,16 @@ def run(args: argparse.Namespace) -> int:
 def check(args: argparse.Namespace) -> None:
     """Raise ValueError for arguments that nothing can be measured with."""
     most = DEFAULTS.n_batch // LEAST_PROMPT
-    _check("--runs", args.runs, 1, 1_000)
-    _check("--threads", args.threads, 1, 1_024)
-    _check("--tokens", args.tokens, 2, MOST_TOKENS)
-    _check("--prompt-tokens", args.prompt_tokens, LEAST_PROMPT, DEFAULTS.n_batch)
+    check_range("--runs", args.runs, 1, 1_000)
+    check_range("--threads", args.threads, 1, 1_024)
+    check_range("--tokens", args.tokens, 2, MOST_TOKENS)
+    check_range("--prompt-tokens", args.prompt_tokens, LEAST_PROMPT, DEFAULTS.n_batch)
     for count in args.sequences:
-        _check("--sequences", count, 1, most)
+        check_range("--sequences", count, 1, most)
     for count in args.prompts:
-        _check("--prompts", count, LEAST_PROMPT, 100_000)
+        check_range("--prompts", count, LEAST_PROMPT, 100_000)
     if not args.sequences and not args.prompts:
         raise ValueError("nothing to measure; name some --sequences or --prompts")
-
-
-def _check(name: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}; it must be from {low} to {high}")
 
 
 def measure(args: argparse.Namespace) -> list[Case]:

@@ -25,7 +25,7 @@ from bench.peer_llama_server import LlamaServerPeer
 from bench.peer_two_pass import TwoPassPeer
 from bench.players import long_conversations, make_prompts, read_players
 from bench.raw_loops import EndlessModel
-from bench.report import Ratio, add_output, print_table, ratio_of, write_report
+from bench.report import Ratio, add_output, check_range, print_table, ratio_of, write_report
 from bench.server_process import (
     SERVE,
     ServerFailed,
@@ -101,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures and prints; 1 if the bound is missed, a turn failed, or the arguments are wrong."""
+    """Measures and prints; 1 if a bound is missed, a turn failed, or the arguments are wrong."""
     try:
         check(args)
         turns = read_players(args.data)
@@ -129,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
     _print_fairness(gaps, stretch, args.newcomer)
     names = ("sessions", "rates", "seconds", "turns", "max_tokens", "newcomer", "seed", "runs")
     chosen = {name: getattr(args, name) for name in names} | shown_settings(settings)
+    chosen["peers"] = [peer.name for peer in peers]
     figures = {
         "loads": [_figures(each) for each in found],
         "times": [
@@ -149,8 +150,8 @@ def run(args: argparse.Namespace) -> int:
     if failed:
         print(f"{len(failed)} turns failed; the first: {failed[0].why}", file=sys.stderr)
     is_behind = any(not is_ahead(*pair) for pair in pairs)
-    is_late = median(each.longest for each in gaps) > MAX_GAP_S
-    return int(stretch.high > MAX_STRETCH or is_late or is_behind or bool(failed))
+    is_uneven = stretch.high > MAX_STRETCH or longest_gap(gaps) > MAX_GAP_S
+    return int(is_uneven or is_behind or bool(failed))
 
 
 def is_ahead(ours: Found, peer: Found) -> bool:
@@ -165,7 +166,7 @@ def _pairs(found: Sequence[Found]) -> list[tuple[Found, Found]]:
 
 def _pair_row(ours: Found, peer: Found) -> dict[str, object]:
     bound = MIN_TIMES[peer.target] if peer.load == COMPARED else None
-    kept = "kept" if is_ahead(ours, peer) else "MISSED"
+    kept = _kept(is_ahead(ours, peer))
     return {
         "peer": peer.target,
         "load": peer.load,
@@ -176,18 +177,15 @@ def _pair_row(ours: Found, peer: Found) -> dict[str, object]:
 
 def check(args: argparse.Namespace) -> None:
     """Raise ValueError for arguments that nothing can be measured with."""
-    given: list[tuple[str, float, float, float]] = [
-        ("--runs", args.runs, 1, 1_000),
-        *(("--sessions", count, 1, 1_000) for count in args.sessions),
-        *(("--rates", rate, 0.1, 100_000) for rate in args.rates),
-        ("--seconds", args.seconds, 0.1, 86_400),
-        ("--turns", args.turns, 1, 10_000),
-        ("--max-tokens", args.max_tokens, 1, 512),
-        ("--newcomer", args.newcomer, 8, 100_000),
-    ]
-    for name, value, low, high in given:
-        if not low <= value <= high:
-            raise ValueError(f"{name} is {value:g}; it must be from {low:g} to {high:g}")
+    check_range("--runs", args.runs, 1, 1_000)
+    for count in args.sessions:
+        check_range("--sessions", count, 1, 1_000)
+    for rate in args.rates:
+        check_range("--rates", rate, 0.1, 100_000)
+    check_range("--seconds", args.seconds, 0.1, 86_400)
+    check_range("--turns", args.turns, 1, 10_000)
+    check_range("--max-tokens", args.max_tokens, 1, 512)
+    check_range("--newcomer", args.newcomer, 8, 100_000)
 
 
 def fairness(
@@ -266,17 +264,26 @@ def _figures(found: Found) -> dict[str, object]:
     }
 
 
+def longest_gap(gaps: Sequence[Gaps]) -> float:
+    """Seconds, the median of the runs."""
+    return median(each.longest for each in gaps)
+
+
 def _print_fairness(gaps: Sequence[Gaps], stretch: Ratio, num_newcomer: int) -> None:
-    names = ("quiet_median", "busy_p95", "longest")
-    quiet, busy, longest = (median(getattr(g, name) for g in gaps) * 1e3 for name in names)
-    kept = "kept" if stretch.high <= MAX_STRETCH else "MISSED"
-    newcomer = median(g.newcomer_s for g in gaps)
+    names = ("quiet_median", "busy_p95")
+    quiet, busy = (median(getattr(g, name) for g in gaps) * 1e3 for name in names)
+    longest, newcomer = longest_gap(gaps), median(g.newcomer_s for g in gaps)
     print(
         f"a running reply while a prompt of {num_newcomer} tokens arrives: p95 gap {busy:.1f} ms, "
-        f"longest {longest:.0f} ms (<= {MAX_GAP_S * 1e3:.0f}), quiet median {quiet:.1f} ms, "
-        f"ratio {stretch} (high end <= {MAX_STRETCH:g}: {kept}); the newcomer's first token after "
-        f"{newcomer:.2f} s"
+        f"longest {longest * 1e3:.0f} ms (<= {MAX_GAP_S * 1e3:.0f}: "
+        f"{_kept(longest <= MAX_GAP_S)}), quiet median {quiet:.1f} ms, ratio {stretch} "
+        f"(high end <= {MAX_STRETCH:g}: {_kept(stretch.high <= MAX_STRETCH)}); the newcomer's "
+        f"first token after {newcomer:.2f} s"
     )
+
+
+def _kept(is_kept: bool) -> str:
+    return "kept" if is_kept else "MISSED"
 
 
 def _draw(path: Path, found: Sequence[Found]) -> None:

@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from bench.load_targets import Kind, Outcome, Target
+from bench.load_targets import Kind, Listener, Outcome, Target
 from train.dataset import TurnLabel
+
+T = TypeVar("T")
 
 
 class Player:
@@ -23,10 +25,10 @@ class Player:
             for at, line in enumerate(lines)
         )
 
-    def say(self, target: Target) -> Outcome:
-        """The next line, and all of the answer."""
+    def say(self, listener: Listener[T]) -> T:
+        """The next line, and what comes of it."""
         session, line, is_first = next(self._lines)
-        return target.turn(session, line, is_first=is_first)
+        return listener.turn(session, line, is_first=is_first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +102,12 @@ class OpenLoop:
             found.append(at)
         return found
 
-    def run(self, target: Target, players: Players, seconds: float) -> list[Outcome]:
+    def run(self, target: Listener[T], players: Players, seconds: float) -> list[T]:
         """Arrivals never wait for answers."""
         start, arrivals = time.monotonic(), self.arrivals(seconds)
         silent: deque[Player] = deque()
 
-        def say(player: Player) -> Outcome:
+        def say(player: Player) -> T:
             outcome = player.say(target)
             silent.append(player)
             return outcome
@@ -121,11 +123,11 @@ class OpenLoop:
 def num_completed(outcomes: Sequence[Outcome], start: float, seconds: float) -> float:
     """Answers that came within `seconds` of `start`; of one under way then, the part of its time.
 
-    Without that part long turns would be counted too seldom.
+    Without that part long turns would be counted too seldom. What was refused was not answered.
     """
     end = start + seconds
     return sum(
         min(1.0, (end - outcome.start) / outcome.total_s)
         for outcome in outcomes
-        if outcome.kind is not Kind.FAILED
+        if outcome.kind not in (Kind.FAILED, Kind.OVERLOADED)
     )

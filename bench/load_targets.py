@@ -5,7 +5,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -13,6 +13,8 @@ from bench.asks import make_body
 from bench.server_process import EVENT_STREAM, HOST, Server
 from server.fallback import Reason
 from train.dataset import TurnLabel
+
+T_co = TypeVar("T_co", covariant=True)
 
 OURS = "persona serve"
 _PATIENCE_S = 300.0
@@ -45,19 +47,23 @@ class Outcome:
     why: str = ""
 
 
-class Target(Protocol):
-    """Somebody who answers turns."""
+class Listener(Protocol[T_co]):
+    """Somebody to whom turns are said."""
 
-    @property
-    def name(self) -> str:
-        """What it is called in a table."""
-
-    def turn(self, session: str, line: TurnLabel, *, is_first: bool) -> Outcome:
-        """Say `line` in `session`, which `is_first` begins, and hear all of the answer.
+    def turn(self, session: str, line: TurnLabel, *, is_first: bool) -> T_co:
+        """Say `line` in `session`, which `is_first` begins, and hear what comes of it.
 
         Blocks; may be called from several threads, for one session from one at a time. Never
         raises: what goes wrong is an outcome too.
         """
+
+
+class Target(Listener[Outcome], Protocol):
+    """Somebody who answers turns, heard to the end."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in a table."""
 
 
 class _Meta(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ from statistics import median
 from rich.progress import track
 
 from bench.players import DATA, read_players
-from bench.report import add_output, print_table, write_report
+from bench.report import add_output, check_range, print_table, write_report
 from heads.bundle import default_bundle_folder, load_bundle
 from heads.loading import open_encoder
 from rag.world import load_world
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--match", type=int, nargs="+", default=[2, 3], help="tokens that must have occurred")
     add("--draft", type=int, nargs="+", default=[2, 4, 8], help="tokens of a draft")
     add("--threads", type=int, default=os.cpu_count() or 1)
-    add_output(parser)
+    add_output(parser, has_plot=False)
     parser.set_defaults(run=run)
 
 
@@ -110,8 +110,7 @@ def check(args: argparse.Namespace) -> None:
         ("--runs", [args.runs], 1_000),
     ):
         for value in values:
-            if not 1 <= value <= high:
-                raise ValueError(f"{name} is {value}; it must be from 1 to {high}")
+            check_range(name, value, 1, high)
 
 
 def _lines(

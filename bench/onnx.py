@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
 import numpy as np
 import onnxruntime
 from rich.console import Console
 from rich.table import Table
 
+from bench.report import add_output, write_report
 from export.encoder_cli import TARGETS
 from export.machine import describe_machine
 from export.reporter import RichReporter
@@ -60,26 +60,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bundle", type=Path, default=default_bundle_folder(), help="whose heads")
     add("--encoder", type=Path, metavar="MODEL_DIR", help="a Hugging Face sentence encoder")
     add("--target", choices=TARGETS, default="avx2", help="CPU of the encoder's int8")
-    add("--runs", type=int, default=7, help="interleaved runs (default: 7)")
-    add("--json", type=Path, metavar="FILE", help="write the figures here")
+    add_output(parser, num_runs=7, has_plot=False)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measures and prints."""
-    machine = describe_machine()
-    report: dict[str, object] = {"machine": machine, "num_runs": args.runs}
+    figures: dict[str, list[Figures]] = {}
     with tempfile.TemporaryDirectory() as work:
-        found = _heads(load_bundle(args.bundle), Path(work), args.runs)
-        _print("heads.onnx, one state; difference: largest of any output", found, machine)
-        report["heads"] = found
+        figures["heads"] = _heads(load_bundle(args.bundle), Path(work), args.runs)
+        _print("heads.onnx, one state; difference: largest of any output", figures["heads"])
         if args.encoder:
-            found = _encoders(args, Path(work))
+            figures["encoder"] = _encoders(args, Path(work))
             title = f"{args.encoder.name}, one text; difference: 1 - mean cosine"
-            _print(title, found, machine)
-            report["encoder"] = found
-    if args.json:
-        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+            _print(title, figures["encoder"])
+    settings = {
+        "bundle": args.bundle.name,
+        "encoder": args.encoder and args.encoder.name,
+        "target": args.target,
+        "runs": args.runs,
+    }
+    write_report(args.json, "onnx", settings, figures)
     return 0
 
 
@@ -175,8 +176,8 @@ def _times(work: Mapping[str, Callable[[], object]], num_runs: int) -> dict[str,
     return {name: statistics.median(times) for name, times in found.items()}
 
 
-def _print(title: str, found: Sequence[Figures], machine: object) -> None:
-    table = Table(title=title, title_justify="left", caption=str(machine))
+def _print(title: str, found: Sequence[Figures]) -> None:
+    table = Table(title=title, title_justify="left", caption=str(describe_machine()))
     for column in ("variant", "kB", "µs a call", "difference"):
         table.add_column(column)
     for row in found:

@@ -21,7 +21,7 @@ from rich.progress import Progress
 
 from bench.bandwidth import array_bytes, last_cache_bytes, measure_bandwidth
 from bench.production_figures import Figures, Measured, Memory, Row, draw, print_figures
-from bench.report import add_output, write_report
+from bench.report import add_output, check_range, write_report
 from export.errors import ExportError
 from export.gguf_file import read_gguf
 from runtime.context_config import MAX_SEQUENCES, ContextConfig
@@ -68,17 +68,12 @@ def check(args: argparse.Namespace) -> None:
     """Raise ValueError for arguments that nothing can be measured with."""
     if not _STATM.exists():
         raise ValueError("memory is read from /proc, which this system has not; use Linux")
-    _check("--runs", args.runs, 1, 1_000)
-    _check("--threads", args.threads, 1, MAX_THREADS)
-    _check("--tokens", args.tokens, 1, 100_000)
-    _check("--decode", args.decode, 1, 100_000)
+    check_range("--runs", args.runs, 1, 1_000)
+    check_range("--threads", args.threads, 1, MAX_THREADS)
+    check_range("--tokens", args.tokens, 1, 100_000)
+    check_range("--decode", args.decode, 1, 100_000)
     for count in args.conversations:
-        _check("--conversations", count, 1, MAX_SEQUENCES)
-
-
-def _check(name: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}; it must be from {low} to {high}")
+        check_range("--conversations", count, 1, MAX_SEQUENCES)
 
 
 def weight_bytes(path: Path) -> int:

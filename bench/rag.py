@@ -33,6 +33,7 @@ from bench.generated_world import (
     make_request,
     make_world,
 )
+from bench.report import write_report
 from export.machine import describe_machine
 from heads.session import Prediction
 from rag.embedder import Heard
@@ -113,7 +114,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folder", type=Path, metavar="DIR", help="keep the index in a temporary folder in DIR"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write settings, machine and figures here"
+    )
     parser.set_defaults(run=run)
 
 
@@ -139,11 +142,9 @@ def run(args: argparse.Namespace) -> int:
         embedder = TopicEmbedder(args.seed)
         place = Place(world, speech, embedder, Path(folder), progress)
         figures = measure(place, args.queries)
-    machine = describe_machine()
-    _print(figures, f"{args.documents} documents, {args.npcs} NPCs", machine)
-    if args.json:
-        report = {"machine": machine, "figures": figures}
-        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    _print(figures, f"{args.documents} documents, {args.npcs} NPCs")
+    settings = {name: getattr(args, name) for name in ("documents", "npcs", "queries", "seed")}
+    write_report(args.json, "rag", settings, figures)
     return int(not all(figure.is_good for figure in figures))
 
 
@@ -342,8 +343,8 @@ def _prediction(speech: Speech) -> Prediction:
     )
 
 
-def _print(figures: Sequence[Figure], title: str, machine: object) -> None:
-    table = Table(title=title, title_justify="left", caption=str(machine))
+def _print(figures: Sequence[Figure], title: str) -> None:
+    table = Table(title=title, title_justify="left", caption=str(describe_machine()))
     for column in ("what", "value", "bound", "ok"):
         table.add_column(column)
     for figure in figures:

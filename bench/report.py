@@ -44,12 +44,21 @@ def ratio_of(runs: Sequence[float], others: Sequence[float]) -> Ratio:
     return Ratio(statistics.median(ratios.tolist()), float(low), float(high))
 
 
-def add_output(parser: argparse.ArgumentParser, *, num_runs: int = 5) -> None:
-    """Options that every benchmark of the engine has."""
+def add_output(
+    parser: argparse.ArgumentParser, *, num_runs: int = 5, has_plot: bool = True
+) -> None:
+    """Options that every benchmark of the engine has, `--plot` where it can draw."""
     add = parser.add_argument
     add("--runs", type=int, default=num_runs, help=f"interleaved runs (default: {num_runs})")
     add("--json", type=Path, metavar="FILE", help="write settings, machine and figures here")
-    add("--plot", type=Path, metavar="PNG", help="draw the figures here")
+    if has_plot:
+        add("--plot", type=Path, metavar="PNG", help="draw the figures here")
+
+
+def check_range(option: str, value: float, low: float, high: float) -> None:
+    """Raise ValueError, in words for the user, unless `value` is from `low` to `high`."""
+    if not low <= value <= high:
+        raise ValueError(f"{option} is {value:.15g}; it must be from {low:.15g} to {high:.15g}")
 
 
 def write_report(path: Path | None, name: str, settings: object, figures: object) -> None:

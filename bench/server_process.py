@@ -26,6 +26,7 @@ HOST = "127.0.0.1"
 SERVE = (sys.executable, "-c", "import server.cli as c, sys; sys.exit(c.main())", "serve")
 """`persona serve`, by the interpreter that runs this."""
 EVENT_STREAM = "text/event-stream"
+_UNSHOWN = {"host", "port", "api_keys", "api_keys_file", "admin_key"}
 _START_S, _ANSWER_S, _STOP_S = 600.0, 300.0, 30.0
 """The first start with a world embeds it, which takes a minute or so."""
 _POLL_S = 0.005
@@ -52,35 +53,33 @@ def server_settings(args: argparse.Namespace) -> Settings:
 
 
 def shown_settings(settings: Settings) -> dict[str, object]:
-    """What a report says of the server: no folders but their names, no key."""
-    named = {name: getattr(settings, name).name for name in ("bundle", "world")}
-    numbers = (
-        "n_ctx",
-        "n_sequences",
-        "n_residents",
-        "n_conversations",
-        "prefix_mb",
-        "swap_mb",
-        "threads",
-    )
-    return named | {name: getattr(settings, name) for name in numbers}
+    """What a report says of the server: all but its keys and address, of folders their names."""
+    fields = msgspec.structs.asdict(settings)
+    shown = {name: value for name, value in fields.items() if name not in _UNSHOWN}
+    folders = {name: Path(shown[name]).name for name in ("bundle", "world", "embedder")}
+    return shown | folders
 
 
 @contextmanager
 def run_server(command: Sequence[str], settings: Settings) -> Iterator["Server"]:
     """`command` with --host and --port, ended with the context.
 
-    Ctrl-C in a terminal does not reach it: what came of it so far can still be told.
+    It is given the bundle, world and deadline of `settings`; whatever else `PERSONA_*` sets holds
+    too. Ctrl-C in a terminal does not reach it: what came of it so far can still be told.
     """
     port = free_port()
-    folders = {"PERSONA_BUNDLE": settings.bundle, "PERSONA_WORLD": settings.world}
+    given = {
+        "PERSONA_BUNDLE": str(settings.bundle),
+        "PERSONA_WORLD": str(settings.world),
+        "PERSONA_DEADLINE_MS": str(settings.deadline_ms),
+    }
     with ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile())
         start = time.perf_counter()
         with _sigterm_put_off():
             process = subprocess.Popen(  # noqa: S603 (our own server)
                 [*command, "--host", HOST, "--port", str(port)],
-                env={**os.environ, **{name: str(path) for name, path in folders.items()}},
+                env=os.environ | given,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

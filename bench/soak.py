@@ -7,7 +7,6 @@ valid answer, and memory must stay.
 """
 
 import argparse
-import os
 import shutil
 import sys
 import tempfile
@@ -15,7 +14,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -28,7 +26,7 @@ from bench.load_loops import ClosedLoop, OpenLoop, Players, num_completed
 from bench.load_targets import ServerTarget
 from bench.memory import metrics_of, resident_bytes
 from bench.players import conversations_of, read_players
-from bench.report import print_table, write_report
+from bench.report import check_range, print_table, write_report
 from bench.server_process import (
     SERVE,
     Server,
@@ -38,7 +36,7 @@ from bench.server_process import (
     server_settings,
     shown_settings,
 )
-from bench.soak_players import SHARES, Call, Limits, Seen, behave
+from bench.soak_players import SHARES, Crowd, Seen
 from heads.bundle import MANIFEST
 from server.errors import INTERNAL
 from train.dataset import DatasetError, TurnLabel
@@ -47,7 +45,6 @@ MAX_GROWTH = 0.05
 """Upper bound of memory's growth from the first third to the last."""
 SLACK = 1.1
 """Of the deadline, for a state to be told under full load."""
-_POOL = 512
 _MIN_READINGS = 3
 """Of memory, in each third."""
 _HELD = {"persona_requests_running": "running", "persona_requests_waiting": "waiting"}
@@ -125,7 +122,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"persona bench soak: {error}", file=sys.stderr)
         return 1
     settings = msgspec.structs.replace(server_settings(args), deadline_ms=args.deadline_ms)
-    os.environ["PERSONA_DEADLINE_MS"] = str(args.deadline_ms)
     soak = Soak()
     with tempfile.TemporaryDirectory() as scratch:
         link = Path(scratch) / "bundle"
@@ -159,10 +155,7 @@ def check(args: argparse.Namespace) -> None:
         ("deadline_ms", 100, 600_000),
         ("max_tokens", 1, 512),
     ):
-        value = getattr(args, name)
-        if not low <= value <= high:
-            option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{option} is {value:g}; it must be from {low:g} to {high:g}")
+        check_range(f"--{name.replace('_', '-')}", getattr(args, name), low, high)
 
 
 def _twin(bundle: Path, folder: Path) -> Path:
@@ -217,34 +210,33 @@ def _soak(
     soak: Soak,
     reloads: _Reloads,
 ) -> None:
-    arrivals = OpenLoop(soak.per_minute * args.over, args.seed).arrivals(args.seconds)
-    draw = Random(args.seed)
-    manners = draw.choices(list(SHARES), list(SHARES.values()), k=len(arrivals))
+    load = OpenLoop(soak.per_minute * args.over, args.seed)
+    num_turns = len(load.arrivals(args.seconds))
+    drawn = Random(args.seed).choices(list(SHARES), list(SHARES.values()), k=num_turns)
+    manners = [*SHARES, *drawn][:num_turns]  # each once, however short the soak
     players = Players(conversations_of(turns, args.seed + 1))
     is_over = threading.Event()
-    limits = Limits(args.max_tokens, args.deadline_ms / 1e3 * 3)
 
     def reload_again() -> None:
         while not is_over.wait(args.reload_every):
             reloads.run(server, soak)
 
     reloading = threading.Thread(target=reload_again)
-    start = time.monotonic()
-    said: list[Future[Seen]] = []
-    with ThreadPoolExecutor(_POOL) as pool, Progress(transient=True) as progress:
+    with Progress(transient=True) as progress:
+        task = progress.add_task("load", total=num_turns)
+        crowd = Crowd(
+            server.connection.port,
+            manners,
+            args.max_tokens,
+            args.deadline_ms / 1e3 * 3,
+            lambda: progress.advance(task),
+        )
         reloading.start()
         try:
-            schedule = list(zip(arrivals, manners, strict=True))
-            for number, (due, manner) in enumerate(progress.track(schedule, description="load")):
-                time.sleep(max(0.0, start + due - time.monotonic()))
-                line = next(players.conversations)[0]
-                call = Call.of(server.connection.port, line, number, limits)
-                said.append(pool.submit(behave, manner, call))
-            wait(said)
+            soak.seen = load.run(crowd, players, args.seconds)
         finally:
             is_over.set()
             reloading.join()
-    soak.seen = [each.result() for each in said]
     soak.memory.append(resident_bytes(server.process.pid))
     _let_go(server)
     for sample in metrics_of(server):

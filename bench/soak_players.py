@@ -2,9 +2,10 @@
 
 import http.client
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from random import Random
 
 import msgspec
@@ -43,27 +44,14 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Tokens of a reply, and seconds that a client waits for it."""
-
-    max_tokens: int
-    patience_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Call:
     """One request to be made."""
 
     port: int
     body: bytes
+    session: str
     number: int
     patience_s: float
-
-    @classmethod
-    def of(cls, port: int, line: TurnLabel, number: int, limits: Limits) -> "Call":
-        """A line to be said, in a session of its own."""
-        body = make_body(line, f"session {number}", is_first=True, max_tokens=limits.max_tokens)
-        return cls(port, body, number, limits.patience_s)
 
     def send(self, connection: http.client.HTTPConnection, **headers: str) -> None:
         """Ask over `connection`."""
@@ -73,6 +61,32 @@ class Call:
     def connect(self) -> "closing[http.client.HTTPConnection]":
         """A connection of its own."""
         return closing(http.client.HTTPConnection(HOST, self.port, timeout=self.patience_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Says each turn in a manner of its own; see Listener. Every turn has the game's word."""
+
+    port: int
+    manners: Sequence[str]
+    """Of all turns, in the order in which they begin."""
+    max_tokens: int
+    """Of a reply."""
+    patience_s: float
+    """How long a client waits for it."""
+    on_end: Callable[[], object]
+    """Called after each turn."""
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    def turn(self, session: str, line: TurnLabel, *, is_first: bool) -> Seen:
+        """What the next turn came to."""
+        number = next(self._numbers)
+        body = make_body(
+            line, session, is_first=is_first, max_tokens=self.max_tokens, precheck_passed=True
+        )
+        seen = behave(self.manners[number], Call(self.port, body, session, number, self.patience_s))
+        self.on_end()
+        return seen
 
 
 def behave(manner: str, call: Call) -> Seen:
@@ -104,7 +118,7 @@ def _stream(call: Call, seen: Seen, pause_s: float = 0.0) -> None:
                 seen.state_s = time.monotonic() - start
             time.sleep(pause_s)
     parts = [part for part in text.split(b"\n\n") if part and not part.startswith(b":")]
-    events = [part.split(b"\ndata: ", 1) for part in parts]
+    events = [part.partition(b"\ndata: ")[::2] for part in parts]
     names = [name.removeprefix(b"event: ").decode() for name, _ in events]
     if names[:1] != ["state"] or names[-1:] != ["done"] or set(names[1:-1]) - {"token"}:
         seen.faults.append(f"{seen.manner} {call.number}: events {names}")
@@ -152,7 +166,7 @@ def _malformed(call: Call, seen: Seen) -> None:
     for _ in range(draw.randint(1, 8)):
         at = draw.randrange(len(body))
         body[at : at + draw.randint(0, 9)] = draw.randbytes(draw.randint(0, 9))
-    spoiled = Call(call.port, bytes(body), call.number, call.patience_s)
+    spoiled = replace(call, body=bytes(body))
     with call.connect() as connection:
         spoiled.send(connection)
         answer = connection.getresponse()
@@ -192,7 +206,7 @@ def _check_answer(call: Call, seen: Seen, content: bytes) -> None:
         bool(answer.text.strip())
         and all(-1 <= value <= 1 for value in answer.delta.values())
         and (meta.valid or not any(answer.flags.values()))
-        and meta.session_id == f"session {call.number}"
+        and meta.session_id == call.session
     )
     if not is_right:
         seen.faults.append(f"{seen.manner} {call.number}: {content[:300].decode()}")

@@ -19,6 +19,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from bench.likelihood import Likelihood, measure
+from bench.report import add_output, write_report
 from export.base_model import assemble
 from export.gguf_file import read_gguf
 from export.machine import describe_machine
@@ -59,9 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the benchmark."""
     parser.add_argument("--data", type=Path, default=DATA, help="folder of JSONL files")
     parser.add_argument("--texts", type=int, metavar="N", help="at most N texts a language")
-    parser.add_argument("--runs", type=int, default=7, help="interleaved speed runs (default: 7)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    add_output(parser, num_runs=7, has_plot=False)
     parser.set_defaults(run=run)
 
 
@@ -74,10 +74,9 @@ def run(args: argparse.Namespace) -> int:
         for variant in variants:
             _measure_likelihood(variant, texts, args.threads, progress)
         figures = [_figures(variant, variants[0]) for variant in variants]
-    report = {"machine": describe_machine(), "num_runs": args.runs, "variants": figures}
-    _print(figures, report["machine"])
-    if args.json:
-        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    _print(figures)
+    settings = {name: getattr(args, name) for name in ("texts", "runs", "threads")}
+    write_report(args.json, "trim", settings, figures)
     return int(not all(_is_good(figure) for figure in figures))
 
 
@@ -177,8 +176,8 @@ def _is_good(figures: dict[str, object]) -> bool:
     )
 
 
-def _print(figures: Sequence[dict[str, object]], machine: object) -> None:
-    table = Table(title="vocabulary trimmed", title_justify="left", caption=str(machine))
+def _print(figures: Sequence[dict[str, object]]) -> None:
+    table = Table(title="vocabulary trimmed", title_justify="left", caption=str(describe_machine()))
     for column in ("model", "rows", "MB", "prefill tok/s", "decode tok/s"):
         table.add_column(column)
     for lang in ("ko", "en"):

@@ -54,6 +54,14 @@ def test_every_figure_is_told(
     assert "times as fast" in capsys.readouterr().out
 
 
+def test_a_plot_that_it_would_not_draw_is_refused(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "lookup", *options, "--plot", "a.png"])
+    assert "--plot" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--match", "--draft", "--threads", "--runs"])
 def test_bad_arguments_are_told(
     options: list[str], option: str, capsys: pytest.CaptureFixture[str]

@@ -18,7 +18,7 @@ def test_the_heads_are_measured_beside_int8_and_their_outputs_compared(tmp_path:
     command = ["bench", "onnx", "--bundle", str(options.out), "--runs", "2", "--json", str(figures)]
     assert main(command) == 0
     report = msgspec.json.decode(figures.read_bytes(), type=dict[str, Any])
-    served, plain, small = report["heads"]
+    served, plain, small = report["figures"]["heads"]
     assert [row["name"] for row in (served, plain, small)] == [
         "served",
         "not optimised",
@@ -27,5 +27,11 @@ def test_the_heads_are_measured_beside_int8_and_their_outputs_compared(tmp_path:
     assert served["difference"] == 0
     assert plain["difference"] < 1e-4
     assert small["difference"] > plain["difference"]
-    assert all(row["microseconds"] > 0 for row in report["heads"])
+    assert all(row["microseconds"] > 0 for row in (served, plain, small))
     assert "cpu" in report["machine"]
+    assert report["settings"] == {
+        "bundle": options.out.name,
+        "encoder": None,
+        "target": "avx2",
+        "runs": 2,
+    }

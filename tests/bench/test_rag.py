@@ -59,6 +59,7 @@ def test_figures_are_sane_and_nothing_is_left_behind(tmp_path: Path) -> None:
     assert [*place.iterdir()] == []
     content: dict[str, Any] = msgspec.json.decode(report.read_bytes())
     assert content["machine"]["num_cores"] > 0
+    assert content["settings"] == {"documents": 320, "npcs": 10, "queries": 20, "seed": 0}
     values = {figure["what"]: figure["values"] for figure in content["figures"]}
     assert values["vectors"]["passages in the graph"] > 100
     assert all(value > 0 for each in values.values() for value in each.values())

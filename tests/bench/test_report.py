@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from bench.report import ratio_of, write_report
+import pytest
+
+from bench.report import check_range, ratio_of, write_report
 
 
 def test_a_ratio_is_that_of_runs_side_by_side_however_the_machine_drifts() -> None:
@@ -29,3 +31,17 @@ def test_a_report_says_where_it_was_measured(tmp_path: Path) -> None:
     assert found["figures"] == [1.5]
     assert found["machine"]["num_cores"] >= 1
     assert "llama-cpp-python" in found["versions"]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0, "--runs is 0; it must be from 0.5 to 1000000"),
+        (0.0, "--runs is 0; it must be from 0.5 to 1000000"),
+        (12_345_678, "--runs is 12345678; it must be from 0.5 to 1000000"),
+    ],
+)
+def test_a_number_out_of_range_is_quoted_as_it_was_typed(value: float, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        check_range("--runs", value, 0.5, 1_000_000)
+    check_range("--runs", 0.5, 0.5, 1_000_000)

@@ -3,7 +3,7 @@
 import asyncio
 import mmap
 import os
-import shutil
+import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -18,60 +18,46 @@ from bench.asks import endless_bodies, session_bodies
 from bench.instant_server import InstantEngine, Record, Reply, TimedEmbedder, current_record
 from bench.memory import Reading, Watch, resident_bytes
 from bench.players import read_players
-from runtime.encoder import find_special_ids
-from runtime.llama_backend import LlamaModel
+from bench.server_process import run_server, shown_settings
 from runtime.sampling import SamplingParams
 from runtime.sequence import Done, Event, FinishReason, Request, State, Token
 from server.cli import INTERRUPTED, main
 from server.schemas import AskRequest
-from tests.heads.bundles import write_bundle
+from server.settings import Settings
+from tests.bench.conftest import Played
 from tests.rag.fake_embedder import GramEmbedder
-from tests.server.small_world import write_small_world
-from tests.tiny_models import N_EMBD, make_tiny
-from tests.train.nari import turn
+from tests.tiny_models import N_EMBD
 
-SAID = (
-    "안녕하세요",
-    "도와 주세요",
-    "어디 있어요",
-    "감사합니다",
-    "hello",
-    "where is gold",
-    "사람",
-    "일본",
-)
 EASY = 1e6
 
 
-@pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Options that name a tiny bundle, a small world, and what players say in it."""
-    folder = tmp_path_factory.mktemp("served")
-    bundle, world, data = (folder / name for name in ("bundle", "world", "data"))
-    for part in (bundle, world, data):
-        part.mkdir()
-    shutil.move(make_tiny("qwen2", bundle).path, bundle / "model.gguf")
-    model = LlamaModel(bundle / "model.gguf", vocab_only=True)
-    ids = find_special_ids(model)
-    model.close()
-    write_bundle(bundle, N_EMBD, lambda manifest: manifest.update(special_tokens=ids))
-    place = {"quest_stage": "started", "location": "pier"}
-    lines = [
-        turn(f"c{at // 2}", at % 2, said, "hello 안녕", npc_id="mina", tags=place)
-        for at, said in enumerate(SAID)
-    ]
-    lines += [turn("r", at, "hello", "help", npc_id="rook", lang="en") for at in range(2)]
-    (data / "all.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
-    write_small_world(world)
-    return ["--bundle", str(bundle), "--world", str(world), "--data", str(data)]
+def test_a_report_shows_all_settings_of_the_server_but_keys_and_places(tmp_path: Path) -> None:
+    settings = Settings(
+        bundle=tmp_path / "a",
+        embedder=str(tmp_path / "minilm"),
+        api_keys="secret",
+        admin_key="secret",
+        api_keys_file=tmp_path / "keys",
+    )
+    shown = shown_settings(settings)
+    hidden = {"host", "port", "api_keys", "api_keys_file", "admin_key"}
+    assert set(shown) == set(Settings.__struct_fields__) - hidden
+    assert (shown["bundle"], shown["world"], shown["embedder"]) == ("a", "mulmaru", "minilm")
+    assert str(tmp_path) not in str(shown)
+    assert "secret" not in str(shown)
+    assert msgspec.json.decode(msgspec.json.encode(shown)) == shown
 
 
-@pytest.fixture(autouse=True)
-def small_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that keeps to itself and compares nothing by meaning."""
-    settings = {"CACHE": tmp_path / "cache", "EMBEDDER": "none", "N_CTX": 4_096, "THREADS": 1}
-    for name, value in settings.items():
-        monkeypatch.setenv(f"PERSONA_{name}", str(value))
+def test_a_server_gets_the_settings_that_are_given(tmp_path: Path) -> None:
+    settings = Settings(bundle=tmp_path, world=tmp_path / "world", deadline_ms=1_234)
+    names = ("PERSONA_BUNDLE", "PERSONA_WORLD", "PERSONA_DEADLINE_MS")
+    program = f"import os; print(*map(os.environ.get, {names}))"
+    before = dict(os.environ)
+    with run_server([sys.executable, "-c", program], settings) as server:
+        server.process.wait(60)
+        server.log.seek(0)
+        assert server.log.read().decode().split() == [str(tmp_path), f"{tmp_path}/world", "1234"]
+    assert os.environ == before
 
 
 def bench(name: str, *options: str) -> int:
@@ -88,13 +74,16 @@ def asks(bodies: Sequence[bytes]) -> list[AskRequest]:
 
 
 def test_http_tells_every_part_of_both_ways_and_draws_them(
-    played: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    played: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http, "MAX_P50_MS", EASY)
     monkeypatch.setattr(http, "MAX_P95_MS", EASY)
     files = [tmp_path / "a.json", tmp_path / "a.png"]
     options = ["--requests", "4", "--warm-up", "1", "--runs", "2"]
-    assert bench("http", *played, *options, "--json", str(files[0]), "--plot", str(files[1])) == 0
+    assert (
+        bench("http", *played.options, *options, "--json", str(files[0]), "--plot", str(files[1]))
+        == 0
+    )
     report = report_of(files[0])
     assert [way["name"] for way in report["figures"]] == ["JSON", "SSE"]
     for way in report["figures"]:
@@ -104,7 +93,7 @@ def test_http_tells_every_part_of_both_ways_and_draws_them(
         assert all(0 < low <= high for low, high in zip(*whole.values(), strict=True))
         assert way["of it: heads and decision"]["p50_ms"][0] > 0
         assert way["of it: encoder, the utterance"]["p95_ms"] == [0, 0]
-    assert report["settings"]["bundle"] == "bundle"
+    assert report["settings"]["bundle"] == played.bundle.name
     assert files[1].stat().st_size > 1_000
 
 
@@ -177,7 +166,7 @@ def test_an_encoder_works_for_the_request_that_asked_before_the_engine_and_after
 
 
 def test_memory_measures_growth_from_the_warm_server(
-    played: list[str],
+    played: Played,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -186,7 +175,10 @@ def test_memory_measures_growth_from_the_warm_server(
     monkeypatch.setattr(memory, "resident_bytes", lambda _: next(sizes) * 10**6)
     files = [tmp_path / "a.json", tmp_path / "a.png"]
     options = ["--turns", "6", "--sessions", "3", "--warm-up", "2", "--tokens", "2"]
-    assert bench("memory", *played, *options, "--json", str(files[0]), "--plot", str(files[1])) == 1
+    assert (
+        bench("memory", *played.options, *options, "--json", str(files[0]), "--plot", str(files[1]))
+        == 1
+    )
     figures = report_of(files[0])["figures"]
     assert [r["num_turns"] for r in figures["readings"]] == [0, 1, 2, 3, 4, 5, 6]
     warm, last = figures["warm"], figures["readings"][-1]
@@ -202,7 +194,7 @@ def test_memory_measures_growth_from_the_warm_server(
 
 
 def test_memory_tells_what_it_has_when_it_is_interrupted(
-    played: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    played: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     num_calls = 0
 
@@ -216,7 +208,7 @@ def test_memory_tells_what_it_has_when_it_is_interrupted(
     monkeypatch.setattr(memory, "resident_bytes", resident)
     file = tmp_path / "a.json"
     options = ["--turns", "50", "--warm-up", "2", "--tokens", "2", "--json", str(file)]
-    assert bench("memory", *played, *options) == INTERRUPTED
+    assert bench("memory", *played.options, *options) == INTERRUPTED
     figures = report_of(file)["figures"]
     assert figures["is_interrupted"] is True
     assert [r["num_turns"] for r in figures["readings"]] == [0, 1, 2]
@@ -239,13 +231,16 @@ def test_growth_is_unknown_until_a_turn_after_the_warm_up() -> None:
 
 
 def test_startup_asks_the_same_turn_cold_and_warm(
-    played: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    played: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(startup, "MAX_RATIO", EASY)
     files = [tmp_path / "a.json", tmp_path / "a.png"]
     options = ["--npc", "mina", "--runs", "1"]
     assert (
-        bench("startup", *played, *options, "--json", str(files[0]), "--plot", str(files[1])) == 0
+        bench(
+            "startup", *played.options, *options, "--json", str(files[0]), "--plot", str(files[1])
+        )
+        == 0
     )
     figures = report_of(files[0])["figures"]
     (pair,) = figures["pairs"]
@@ -269,29 +264,29 @@ def test_startup_asks_the_same_turn_cold_and_warm(
         ("memory", ["--sessions", "0"], "--sessions is 0; it must be 1 or more"),
         ("startup", ["--runs", "0"], "--runs is 0; it must be 1 or more"),
         ("startup", ["--npc", "nobody"], "nobody speaks to 'nobody'"),
-        ("startup", ["--npc", "mina", "--runs", "3"], "9 different lines with a state are needed"),
+        ("startup", ["--npc", "mina", "--runs", "7"], "13 different lines with a state are needed"),
     ],
 )
 def test_arguments_that_nothing_can_be_measured_with_are_told(
-    name: str, options: list[str], said: str, played: list[str], capsys: pytest.CaptureFixture[str]
+    name: str, options: list[str], said: str, played: Played, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert bench(name, *played, *options) == 1
+    assert bench(name, *played.options, *options) == 1
     assert said in capsys.readouterr().err
 
 
 def test_a_server_that_does_not_start_is_quoted(
-    played: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    played: Played, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert bench("memory", *played, "--bundle", str(tmp_path)) == 1
+    assert bench("memory", *played.options, "--bundle", str(tmp_path)) == 1
     said = capsys.readouterr().err
     assert "the server ended with" in said
     assert "expected a readable manifest" in said
 
 
 def test_a_session_begins_with_no_past_and_goes_on_from_what_is_remembered(
-    played: list[str],
+    played: Played,
 ) -> None:
-    turns = read_players(Path(played[-1]))
+    turns = read_players(played.data)
     bodies = asks([*islice(endless_bodies(turns, "run", seed=0, max_tokens=3), 40)])
     heard: set[str | None] = set()
     for ask in bodies:
@@ -302,8 +297,8 @@ def test_a_session_begins_with_no_past_and_goes_on_from_what_is_remembered(
     assert len(heard) > 15
 
 
-def test_sessions_speak_in_turn_each_with_its_own_npc(played: list[str]) -> None:
-    turns = read_players(Path(played[-1]))
+def test_sessions_speak_in_turn_each_with_its_own_npc(played: Played) -> None:
+    turns = read_players(played.data)
     bodies = asks([*islice(session_bodies(turns, 3, max_tokens=3), 9)])
     assert [ask.session_id for ask in bodies] == [f"session {at}" for at in (0, 1, 2)] * 3
     assert [ask.npc_id for ask in bodies] == ["mina", "rook", "mina"] * 3

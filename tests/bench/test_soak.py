@@ -10,23 +10,31 @@ from typing import Any
 
 import pytest
 
+from bench import soak
+from bench.load_loops import Player
+from bench.players import read_players
 from bench.soak import Soak, _Reloads
-from bench.soak_players import SHARES, Call, Seen, behave
+from bench.soak_players import SHARES, Call, Crowd, Seen, behave
 from server.cli import main
+from tests.bench.conftest import Played
 
-FEW = ["--seconds", "3", "--measure", "1", "--over", "0.3", "--reload-every", "1"]
+FEW = ["--seconds", "3", "--measure", "1", "--over", "0.3", "--reload-every", "0.5"]
 
 
 def test_a_sound_server_has_no_faults_and_all_manners_come(
-    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(soak, "_capacity", lambda *_: 1_200.0)
     report = tmp_path / "report.json"
     main(["bench", "soak", *options, *FEW, "--max-tokens", "3", "--json", str(report)])
     figures = json.loads(report.read_text())["figures"]
     assert figures["faults"] == []
     assert set(figures["ends"]) == set(SHARES)
     assert all(sum(ends.values()) > 0 for ends in figures["ends"].values())
-    assert figures["num_reloads"] >= 2
+    assert figures["num_reloads"] >= 1
     assert len(figures["memory"]) == figures["num_reloads"] + 1
     assert figures["state_s"]["p99"] > 0
     assert "0 faults" in capsys.readouterr().out
@@ -98,12 +106,14 @@ def answer(**others: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def answering(status: int, content: bytes) -> Iterator[int]:
-    """The port of a server that says the same to everyone."""
+def answering(status: int, content: bytes, heard: list[Any] | None = None) -> Iterator[int]:
+    """The port of a server that says the same to everyone, and notes in `heard` what was asked."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if heard is not None:
+                heard.append(json.loads(body))
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
@@ -115,9 +125,11 @@ def answering(status: int, content: bytes) -> Iterator[int]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
-        yield server.server_port
-        server.shutdown()
-        thread.join()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def stream(*events: tuple[str, Any]) -> bytes:
@@ -131,7 +143,7 @@ TOKEN = {"text": "Yes."}
 
 def heard(manner: str, status: int, content: bytes) -> Seen:
     with answering(status, content) as port:
-        return behave(manner, Call(port, b'{"text": "hello"}', 7, 5.0))
+        return behave(manner, Call(port, b'{"text": "hello"}', "session 7", 7, 5.0))
 
 
 @pytest.mark.parametrize(
@@ -161,6 +173,7 @@ LATER = STATE | {"flags": {"f": True}}
         ("json", 200, json.dumps(answer(delta={"trust": 2.0})).encode()),
         ("json", 200, json.dumps(answer(meta={"session_id": "another"})).encode()),
         ("json", 200, json.dumps(answer(flags={"f": True}, meta={"valid": False})).encode()),
+        ("stream", 200, b"no events"),
         ("stream", 200, stream(("state", STATE), ("token", TOKEN))),
         ("stream", 200, stream(("state", LATER), ("token", TOKEN), ("done", answer()))),
         ("stream", 200, stream(("state", STATE), ("done", answer()))),
@@ -170,6 +183,20 @@ LATER = STATE | {"flags": {"f": True}}
 )
 def test_whatever_is_wrong_is_a_fault(manner: str, status: int, content: bytes) -> None:
     assert heard(manner, status, content).faults != []
+
+
+def test_a_player_goes_on_with_the_conversation_in_whatever_manner(played: Played) -> None:
+    line = read_players(played.data)[0]
+    asked: list[dict[str, Any]] = []
+    ends: list[bool] = []
+    with answering(200, json.dumps(answer()).encode(), asked) as port:
+        crowd = Crowd(port, ["json", "stream", "json"], 3, 5.0, lambda: ends.append(True))
+        player = Player("p", iter([[line, line], [line]]))
+        seen = [player.say(crowd) for _ in range(3)]
+    assert [each.manner for each in seen] == ["json", "stream", "json"]
+    assert [each["session_id"] for each in asked] == ["p, 0", "p, 0", "p, 1"]
+    assert [each.get("dialogue_history") for each in asked] == [[], None, []]
+    assert len(ends) == 3
 
 
 def test_a_turn_that_two_were_told_is_a_fault() -> None:

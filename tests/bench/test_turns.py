@@ -153,6 +153,21 @@ def test_a_missed_bound_is_shown_and_exits_with_one(
     assert "scripts/build-llama-server" in said
 
 
+@pytest.mark.usefixtures("easy_bounds")
+def test_llama_server_has_the_bound_of_two_passes(
+    bundle: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(LlamaModel(bundle / MODEL, vocab_only=True)) as vocabulary:
+
+        def stand_in(_: Path, model: Path, **limits: int) -> TwoPassPeer:
+            return TwoPassPeer(model, vocabulary, **limits)
+
+        monkeypatch.setattr(turns, "LlamaServerPeer", stand_in)
+        monkeypatch.setattr(turns, "MAX_OVER_TWO_PASS", 1e-6)
+        assert bench("--peers", "--llama-server", "llama-server") == 1
+    assert capsys.readouterr().out.count("MISSED") == 2
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -3,7 +3,6 @@ import hashlib
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,9 +65,8 @@ def test_a_built_bundle_loads_and_passes_every_check(
 def test_a_second_build_does_nothing_and_says_so(options: BuildOptions) -> None:
     assert build(options, Recorder())
     before = {path: path.stat().st_mtime_ns for path in options.out.rglob("*")}
-    recorder, start = Recorder(), time.perf_counter()
+    recorder = Recorder()
     assert not build(options, recorder)
-    assert time.perf_counter() - start < 1
     assert recorder.stages == ["verifying"]
     assert recorder.lines == [f"{options.out} is up to date"]
     assert {path: path.stat().st_mtime_ns for path in options.out.rglob("*")} == before

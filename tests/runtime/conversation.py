@@ -33,8 +33,8 @@ def prompts(encoder: PromptEncoder) -> list[list[int]]:
 
 
 def decision(encoder: PromptEncoder) -> list[int]:
-    """What follows `<STATE>`."""
-    return encoder.encode(decision_segments('trust=+ relationship== give_item="첫소금"'))
+    """What follows `<STATE>`, the reply's first word too: the tiny gemma3 would say nothing."""
+    return encoder.encode([*decision_segments('trust=+ relationship== give_item="첫소금"'), "help"])
 
 
 def request(

@@ -33,6 +33,7 @@ def converse(bench: Bench, encoder: PromptEncoder) -> list[Client]:
     prompt = prompts(encoder)[0]
     for number in range(len(LINES)):
         clients.append(bench.finish_one(request(encoder, prompt, greedy(NUM_REPLY))))
+        assert clients[-1].done.tokens, "silence says nothing of what was read"
         said = [*decision(encoder), *clients[-1].done.tokens, *encoder.encode([End()])]
         if number + 1 < len(LINES):
             opened = encoder.encode(turn_segments(number + 1))
@@ -105,7 +106,7 @@ def test_two_players_share_the_npcs_block_and_neither_disturbs_the_other(bench: 
     for prompt in (*players, *players):
         client = bench.finish_one(request(encoder, prompt, greedy(NUM_REPLY)))
         expected = plain_greedy(model, [*prompt, *decision(encoder)], NUM_REPLY)
-        assert list(client.done.tokens) == expected
+        assert list(client.done.tokens) == expected != []
     assert client.done.usage.cached_tokens == len(players[1]) - 1
     assert bench.engine.stats.num_residents == 2
     cells = bench.engine.stats.num_resident_cells
@@ -170,7 +171,7 @@ def test_a_beginning_that_a_sliding_window_gave_away_is_evaluated_again(
         assert bench.context.holds(seq_id, bench.context.num_cells(seq_id)), "its end is there"
         client = bench.finish_one(request(encoder, alike, greedy(NUM_REPLY)))
     cold = plain_greedy(model, [*alike, *decision(encoder)], NUM_REPLY)
-    assert list(client.done.tokens) == cold
+    assert list(client.done.tokens) == cold != []
     assert client.done.usage.cached_tokens == 0
 
 

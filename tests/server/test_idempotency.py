@@ -70,6 +70,14 @@ def test_those_that_come_meanwhile_join_the_turn(
     tiny_service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spy, gate = Spy.on(monkeypatch), Gate()
+    turn, are_replays = Idempotency.turn, list[bool]()
+
+    def noted(*args: Any) -> Any:
+        events, is_replay = turn(*args)
+        are_replays.append(is_replay)
+        return events, is_replay
+
+    monkeypatch.setattr(Idempotency, "turn", noted)
     gated = altered(tiny_service, HookedHeads(tiny_service.loaded.heads, gate.wait))
     with served(gated) as url, ThreadPoolExecutor() as pool:
 
@@ -77,10 +85,12 @@ def test_those_that_come_meanwhile_join_the_turn(
             return httpx.post(f"{url}/ask", json=ask_body(), headers=KEY, timeout=PATIENCE_S)
 
         posts = [pool.submit(post) for _ in range(4)]
+        wait_until(lambda: len(are_replays) == len(posts))
         assert gate.reached.wait(PATIENCE_S)
         gate.opened.set()
         answers = [future.result().json() for future in posts]
     assert all(answer == answers[0] for answer in answers)
+    assert are_replays == [False, True, True, True]
     assert len(spy.requests) == 1
 
 

@@ -62,6 +62,11 @@ def past(*turns: tuple[str, dict[str, Any]]) -> list[dict[str, str]]:
     return [{"player": said, "npc": answer["text"]} for said, answer in turns]
 
 
+def num_in_flight(service: Service) -> list[int]:
+    """Turns of each conversation that run or wait."""
+    return [each.num_users for each in service.dialogue.sessions._conversations.values()]
+
+
 def test_a_conversation_goes_on_where_it_was_whether_its_history_is_told_or_not(
     client: httpx.Client,
 ) -> None:
@@ -161,6 +166,7 @@ def test_two_turns_in_flight_are_answered_one_after_the_other(
         one = pool.submit(post, "hello there")
         assert gate.reached.wait(PATIENCE_S)
         two = pool.submit(post, "where is the lamp")
+        wait_until(lambda: num_in_flight(service) == [2])
         gate.opened.set()
         assert [history_of(f.result()) for f in (one, two)] == ["fresh", "continued"]
     first, second = (list(request.prompt) for request in spy.requests)
@@ -363,15 +369,17 @@ def test_time_spent_waiting_for_the_turn_before_counts_against_the_deadline(
     spy, gate = Spy.on(monkeypatch), Gate()
     gated = altered(service, HookedHeads(service.loaded.heads, gate.wait))
     with served(gated) as url, ThreadPoolExecutor() as pool:
-        posts = []
-        for text in ("hello there", "where is the lamp"):
-            body = ask_body(text, **NEVER)
-            posts.append(pool.submit(httpx.post, f"{url}/ask", json=body, timeout=PATIENCE_S))
-            assert gate.reached.wait(PATIENCE_S)
-        time.sleep(0.3)
+
+        def post(text: str) -> httpx.Response:
+            return httpx.post(f"{url}/ask", json=ask_body(text, **NEVER), timeout=PATIENCE_S)
+
+        one = pool.submit(post, "hello there")
+        assert gate.reached.wait(PATIENCE_S)
+        two = pool.submit(post, "where is the lamp")
+        wait_until(lambda: num_in_flight(service) == [2])
         released = time.monotonic()
         gate.opened.set()
-        assert all(post.result().status_code == 200 for post in posts)
-    deadlines = [request.deadline for request in spy.requests]
-    assert deadlines[1] is not None
-    assert deadlines[1] <= released - 0.2 + 20.0
+        assert [each.result().status_code for each in (one, two)] == [200, 200]
+    _, deadline = (request.deadline for request in spy.requests)
+    assert deadline is not None
+    assert deadline <= released + 20.0
