@@ -44,6 +44,7 @@ from rag.retriever import Retriever
 from rag.triggers import TriggerMatcher
 from rag.world import World
 from runtime.host import set_aside_what_is_loaded
+from runtime.sentences import SentenceWatch
 from server.decide import Decision, decide
 from server.gate import check_gate
 from server.line import Line
@@ -51,7 +52,6 @@ from server.line_check import LineCheck
 from server.pipeline import OVERLAP
 from server.progress import Progress as TurnProgress
 from server.schemas import AskRequest
-from server.sentences import SentenceWatch
 from server.turn import AskedTurn, read_turn
 
 MAX_LOAD_S = 3.0

@@ -20,7 +20,9 @@ from export.quantise import write_quantised
 from export.reporter import Reporter
 from export.special_tokens import claim, special_ids
 from export.vocabulary import model_vocabulary_sha256, read_vocabulary
+from heads.agreement import read_agreement
 from heads.bundle import (
+    AGREEMENT,
     FORMAT,
     HEADS,
     HEADS_RECORD,
@@ -42,7 +44,7 @@ MODEL_RECORD = "model.json"
 NOTICE = "LICENSES/NOTICE.txt"
 REFIT = "run `persona heads fit` on the output of `persona bundle build --model-only`"
 
-_OWN = frozenset({MANIFEST, MODEL, HEADS, HEADS_RECORD, MODEL_RECORD, "LICENSES"})
+_OWN = frozenset({MANIFEST, MODEL, HEADS, HEADS_RECORD, AGREEMENT, MODEL_RECORD, "LICENSES"})
 
 
 class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -228,7 +230,12 @@ def _matching_heads(folder: Path, model: GgufModel) -> HeadsRecord:
 
 
 def _add_heads(folder: Path, options: BuildOptions, made: ModelRecord, record: HeadsRecord) -> None:
-    shutil.copyfile(options.heads / HEADS, folder / HEADS)
+    names = [HEADS]
+    if (options.heads / AGREEMENT).is_file():
+        read_agreement(options.heads / AGREEMENT)
+        names.append(AGREEMENT)
+    for name in names:
+        shutil.copyfile(options.heads / name, folder / name)
     manifest = Manifest(
         format=FORMAT,
         name=options.out.absolute().name,
@@ -241,7 +248,7 @@ def _add_heads(folder: Path, options: BuildOptions, made: ModelRecord, record: H
         special_tokens=made.special_tokens,
         heads=record.heads,
         context=record.context,
-        files=(made.model, _entry(folder, HEADS), _entry(folder, NOTICE)),
+        files=(made.model, *(_entry(folder, name) for name in (*names, NOTICE))),
         training={**record.training, "build": made.build},
         evaluation=record.evaluation,
         parity=record.parity,

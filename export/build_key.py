@@ -8,7 +8,7 @@ from export import base_model
 from export.errors import BuildError
 from export.merge_lora import CONFIG
 from export.quantise import QuantType
-from heads.bundle import FORMAT, HEADS, HEADS_RECORD, file_sha256
+from heads.bundle import AGREEMENT, FORMAT, HEADS, HEADS_RECORD, file_sha256
 from runtime.prompt import FORMAT as PROMPT_FORMAT
 
 DEFAULT_FOLDER = Path(__file__).parent / "default"
@@ -62,6 +62,7 @@ def build_key(options: BuildOptions) -> str:
     inputs = list(options.corpus)
     if not options.model_only:
         inputs += [options.heads / HEADS, options.heads / HEADS_RECORD]
+        inputs += [path for path in [options.heads / AGREEMENT] if path.is_file()]
     if options.adapter is not None:
         if not (options.adapter / CONFIG).is_file():
             remedy = "give a folder that PEFT's save_pretrained wrote"

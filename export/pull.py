@@ -11,6 +11,7 @@ from export.published import LICENCES, Published, bundle_errors_told, read_publi
 from export.remote import LATEST, Remote, RemoteError, Snapshot, revision_of
 from export.reporter import TransferReporter
 from heads.bundle import (
+    AGREEMENT,
     HEADS,
     HEADS_RECORD,
     MANIFEST,
@@ -26,7 +27,7 @@ from heads.bundle import (
     read_manifest,
 )
 
-_OWN = frozenset({MANIFEST, MODEL, HEADS, HEADS_RECORD, LICENCES})
+_OWN = frozenset({MANIFEST, MODEL, HEADS, HEADS_RECORD, AGREEMENT, LICENCES})
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ MANIFEST = "bundle.json"
 MODEL = "model.gguf"
 HEADS = "heads.onnx"
 HEADS_RECORD = "heads.json"
+AGREEMENT = "agreement.json"
 
 Sha256 = Annotated[str, msgspec.Meta(min_length=64, max_length=64)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -142,6 +143,11 @@ class Bundle:
     def heads(self) -> Path:
         """The ONNX graph of the heads."""
         return self.folder / HEADS
+
+    @property
+    def agreement(self) -> Path | None:
+        """What holds lines against decisions, if the bundle has it."""
+        return self.folder / AGREEMENT if self.manifest.entry(AGREEMENT) else None
 
 
 REBUILD = "run `persona bundle build` (default bundle) or `persona pull` again"

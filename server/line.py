@@ -1,7 +1,7 @@
 """The NPC's line as it comes: cleaned, cut into sentences, released one by one."""
 
+from runtime.sentences import Sentences
 from server.reply import ReplyCleaner
-from server.sentences import Sentences
 
 
 class Line:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from heads.agreement import Agreement
 from rag.documents import MainResValidate
 from rag.keywords import NO_KEYWORDS, Keywords
 from rag.retriever import Retriever
@@ -34,7 +35,7 @@ class Refusal:
     because: str
 
 
-REASONS = ("banned_word", "persona_break", "like_a_bad_example")
+REASONS = ("banned_word", "persona_break", "contradicts_decision", "like_a_bad_example")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class LineCheck:
     banned: Keywords = NO_KEYWORDS
     examples: MainResValidate | None = None
     retriever: Retriever | None = None
+    agreement: Agreement | None = None
 
     @property
     def needs_meaning(self) -> bool:
@@ -57,6 +59,11 @@ class LineCheck:
         if match := PERSONA_BREAK.search(sentence):
             return Refusal("persona_break", match.group())
         return None
+
+    def by_decision(self, said: str, *, is_raised: bool) -> Refusal | None:
+        """Whether a line, as far as it is spoken, seems to contradict what was decided."""
+        found = self.agreement and self.agreement.contradiction(said, is_raised=is_raised)
+        return Refusal("contradicts_decision", found) if found else None
 
     def by_meaning(self, sentence: str) -> Refusal | None:
         """Whether a sentence means the same as a bad example, and more so than as any good one."""

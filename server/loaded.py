@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 
+from heads.agreement import Agreement, open_agreement
 from heads.bundle import Bundle, cache_folder
 from heads.loading import check_format, open_encoder
 from heads.session import HeadsSession
@@ -35,6 +36,7 @@ class Loaded:
 
     bundle: Bundle
     heads: HeadsSession
+    agreement: Agreement | None
     encoder: PromptEncoder
     engine: Engine
     parts: ExitStack = field(default_factory=ExitStack)
@@ -77,13 +79,14 @@ def open_loaded(settings: Settings, bundle: Bundle, old: Loaded | None = None) -
     """
     check_format(bundle)
     heads = HeadsSession(bundle.heads, bundle.manifest.heads, bundle.manifest.n_embd)
+    agreement = open_agreement(bundle)
     with ExitStack() as stack:
         model = stack.enter_context(closing(LlamaModel(bundle.model)))
         encoder = open_encoder(bundle, model)
         engine = stack.enter_context(open_engine(settings, bundle, model))
         if old:
             engine.pace = Pace(old.engine.pace)
-        return Loaded(bundle, heads, encoder, engine, stack.pop_all())
+        return Loaded(bundle, heads, agreement, encoder, engine, stack.pop_all())
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import UNSET
 
+from heads.agreement import MAX_ATTEMPTS, Agreement
 from heads.session import HeadsSession, Prediction
 from rag.flags import flag_rule
 from rag.retriever import NOTE_TOKENS, Retriever, fitting_notes, note_text
@@ -20,6 +21,7 @@ from runtime.encoder import PromptEncoder
 from runtime.engine import Engine
 from runtime.errors import EngineStopped, Overloaded, PromptTooLong
 from runtime.prompt import LINE_END, Segment, decision_segments, fallback_prompt
+from runtime.sentences import SentenceWatch
 from runtime.sequence import (
     MAX_DECISION_TOKENS,
     Done,
@@ -44,7 +46,6 @@ from server.schemas import (
     StateEvent,
     TokenEvent,
 )
-from server.sentences import SentenceWatch
 from server.sessions import SessionBusy, Sessions
 from server.turn import AskedTurn, read_turn
 from server.turn_prompt import BuiltPrompt, append_turn, build_prompt
@@ -70,6 +71,7 @@ class Dialogue:
     world: World
     bundle_id: str
     retriever: Retriever | None = None
+    agreement: Agreement | None = None
     prompt_tokens: int = 2_048
     note_tokens: int = NOTE_TOKENS
     deadline_s: float = 60.0
@@ -184,15 +186,16 @@ class Dialogue:
             self.triggers.banned(progress.turn.scene),
             self.world.validate(progress.turn.scene),
             self.retriever,
+            None if progress.closed else self.agreement,
         )
-        async with aclosing(self._say(request, progress, check)) as events:
-            async for event in events:
-                yield event
-        if progress.is_refused and not progress.line.text:
-            request = again(request, progress.decision_tokens)
+        while True:
             async with aclosing(self._say(request, progress, check)) as events:
                 async for event in events:
                     yield event
+            is_over = progress.line.text or progress.num_attempts == MAX_ATTEMPTS
+            if not progress.is_refused or is_over:
+                return
+            request = again(request, progress.decision_tokens)
 
     async def _say(
         self, request: Request, progress: Progress, check: LineCheck
@@ -364,6 +367,9 @@ class Dialogue:
 async def _may_leave(sentence: str, progress: Progress, check: LineCheck) -> bool:
     """Whether a sentence passes every check; if not, the refusal is remembered."""
     refusal = check.by_words(f"{progress.line.text[-OVERLAP:]}{sentence}")
+    if refusal is None and progress.num_attempts < MAX_ATTEMPTS and progress.decision:
+        is_raised = any(progress.decision.flags.values())
+        refusal = check.by_decision(f"{progress.line.text}{sentence}", is_raised=is_raised)
     if refusal is None and check.needs_meaning:
         refusal = await asyncio.to_thread(check.by_meaning, sentence)
     progress.note_sentence(sentence, refusal)

@@ -56,8 +56,8 @@ class Progress:
     num_attempts: int = 0
     done: Done | None = None
     """How the last attempt ended."""
-    done_before: Done | None = None
-    """How the one before it did."""
+    done_before: list[Done] = field(default_factory=list)
+    """How those before it did."""
     fault: Reason | None = None
     authored: str | None = None
 
@@ -94,12 +94,12 @@ class Progress:
     @property
     def attempts(self) -> list[Done]:
         """What each attempt came to."""
-        return [done for done in (self.done_before, self.done) if done is not None]
+        return [*self.done_before, *([self.done] if self.done else [])]
 
     def begin_attempt(self) -> None:
         """Start a line from nothing."""
         self.num_attempts += 1
-        self.done_before = self.done
+        self.done_before = self.attempts
         self.line, self.done, self.is_refused = Line(), None, False
 
     def note_sentence(self, text: str, refusal: Refusal | None) -> None:

@@ -13,15 +13,16 @@ from export.heads_graph import OPSET
 from export.quantise import QUANT_TYPES
 from export.reporter import RichReporter
 from export.vocabulary import model_vocabulary_sha256
-from heads.bundle import HEADS, HEADS_RECORD, ContextSettings, HeadsRecord
+from heads.bundle import AGREEMENT, HEADS, HEADS_RECORD, ContextSettings, HeadsRecord
 from rag.embedder import DEFAULT
 from rag.world import World, load_world
 from runtime.encoder import PromptEncoder, find_special_ids
 from runtime.llama_backend import LlamaModel
 from train.commands import or_say_why
 from train.dataset import TurnLabel, check_npcs, conversations, read_dataset
+from train.fit_agreement import fit_agreement
 from train.fit_heads import LinearHeads, Targets, fit, make_targets
-from train.heads_files import head_spec, write_heads
+from train.heads_files import head_spec, write_agreement, write_heads
 from train.metrics import Scores, majority_baseline, score
 from train.recall import open_writer
 from train.state_cache import kept_states
@@ -45,6 +46,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     fit_parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     fit_parser.set_defaults(run=or_say_why("heads fit", run_fit))
+    agree = actions.add_parser("agreement", help="fit what holds lines against decisions")
+    agree.add_argument("--data", type=Path, required=True, help="folder of the dataset")
+    agree.add_argument("--out", type=Path, required=True, help="folder of heads.onnx")
+    agree.set_defaults(run=or_say_why("heads agreement", run_agreement))
     compare = actions.add_parser("compare", help="linear heads beside such with a hidden layer")
     compare.add_argument("run_folder", type=Path, metavar="RUN", help="folder of `persona train`")
     compare.add_argument("--checkpoint", choices=("best", "last"), default="best")
@@ -54,6 +59,18 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     compare.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     compare.set_defaults(run=or_say_why("heads compare", run_compare))
+
+
+def run_agreement(args: argparse.Namespace) -> None:
+    """Write `agreement.json`. Raises DatasetError."""
+    splits = read_dataset(args.data)
+    file = fit_agreement(splits["train"], splits["validation"])
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_agreement(args.out, file)
+    grants, refuses = file.thresholds
+    print(
+        f"wrote {args.out / AGREEMENT}: lines grant from {grants:.2f} on, refuse from {refuses:.2f}"
+    )
 
 
 def run_compare(args: argparse.Namespace) -> None:

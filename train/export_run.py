@@ -1,7 +1,7 @@
 """The steps of `persona export`, in their order: read, compare, choose, calibrate, build."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,13 +14,15 @@ from export.machine import describe_machine
 from export.merge_lora import CONFIG, PERSONA, SPECIAL_ROWS, WEIGHTS
 from export.quantise import QUANT_TYPES, QuantType
 from export.reporter import RichReporter
-from heads.bundle import HEADS, HEADS_RECORD, ContextSettings, HeadsRecord
+from heads.agreement import AgreementFile
+from heads.bundle import AGREEMENT, HEADS, HEADS_RECORD, ContextSettings, HeadsRecord
 from heads.clues import Remark
 from rag.world import World, load_world
 from train.base import build_options
 from train.checkpoint import BEST, TrainedPersona
 from train.commands import write_whole
 from train.dataset import DatasetError, TurnLabel, check_npcs, conversations, read_dataset, spread
+from train.fit_agreement import fit_agreement
 from train.fit_clues import (
     PARTS,
     ClueModel,
@@ -31,7 +33,14 @@ from train.fit_clues import (
     fit_clues,
 )
 from train.fit_heads import Array, LinearHeads, Targets, calibrated, fit, make_targets, targets_of
-from train.heads_files import HEADS_WEIGHTS, Heads, head_spec, read_trained_heads, write_heads
+from train.heads_files import (
+    HEADS_WEIGHTS,
+    Heads,
+    head_spec,
+    read_trained_heads,
+    write_agreement,
+    write_heads,
+)
 from train.merit import delta_merit, flag_merit, gain, sign_merit
 from train.parity import Likelihood, Measured, Parity, References, choose, compare, likelihood
 from train.states import LabelledState, stack
@@ -135,7 +144,7 @@ def export_run(options: ExportOptions, reporter: RichReporter) -> ExportReport:
         merits=merits,
         machine=describe_machine(),
     )
-    _write(options, shop, heads, report)
+    _write(options, shop, heads, _fit_agreement(splits, reporter), report)
     return report
 
 
@@ -217,6 +226,16 @@ def _with_clues(
     return heads, told, _merits_of(found, held_out.targets)
 
 
+def _fit_agreement(
+    splits: Mapping[str, Sequence[TurnLabel]], reporter: RichReporter
+) -> AgreementFile | None:
+    try:
+        return fit_agreement(splits["train"], splits["validation"])
+    except DatasetError as error:
+        reporter.say(f"lines are not held against decisions: {error}")
+        return None
+
+
 def parts_told_better(
     found: tuple[Array, Array], before: tuple[Array, Array], targets: Targets
 ) -> list[Part]:
@@ -235,8 +254,14 @@ def parts_told_better(
     return told
 
 
-def _write(options: ExportOptions, shop: Workshop, heads: Heads, report: ExportReport) -> None:
-    """The heads with their record, the report, and the bundle of them."""
+def _write(
+    options: ExportOptions,
+    shop: Workshop,
+    heads: Heads,
+    agreement: AgreementFile | None,
+    report: ExportReport,
+) -> None:
+    """The heads with their record and what holds lines against them, the report, the bundle."""
     trained, persona = shop.trained, shop.trained.persona
     chosen = next(v for v in report.variants if v.quantisation == report.chosen)
     record = HeadsRecord(
@@ -248,6 +273,8 @@ def _write(options: ExportOptions, shop: Workshop, heads: Heads, report: ExportR
     )
     folder = shop.folder / HEADS_FOLDER
     write_heads(folder, heads, record)
+    if agreement is not None:
+        write_agreement(folder, agreement)
     raw = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
     write_whole(shop.folder / REPORT, raw)
     quant = next(name for name in QUANT_TYPES if name == report.chosen)
@@ -266,8 +293,9 @@ def _keep(target: Path, adapter: Path, heads: Path) -> None:
     with locked(kept, lambda: None), replaced(kept) as beside:
         for name in (CONFIG, WEIGHTS, PERSONA, SPECIAL_ROWS, HEADS_WEIGHTS):
             shutil.copyfile(adapter / name, beside / name)
-    for name in (HEADS, HEADS_RECORD):
-        write_whole(target / name, (heads / name).read_bytes())
+    for name in (AGREEMENT, HEADS, HEADS_RECORD):
+        if (heads / name).is_file():
+            write_whole(target / name, (heads / name).read_bytes())
 
 
 def _training(trained: Trained, report: ExportReport) -> dict[str, object]:

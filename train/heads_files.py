@@ -10,7 +10,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from export.heads_graph import ClueTable, linear_graph
-from heads.bundle import HEADS, HEADS_RECORD, HeadsRecord
+from heads.agreement import AgreementFile
+from heads.bundle import AGREEMENT, HEADS, HEADS_RECORD, HeadsRecord
 from heads.spec import DeltaSpec, FlagSpec, HeadSpec
 from train.commands import write_whole
 from train.dataset import DatasetError
@@ -75,3 +76,8 @@ def write_heads(folder: Path, heads: Heads, record: HeadsRecord) -> None:
     raw = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
     write_whole(folder / HEADS, heads_graph(heads))
     write_whole(folder / HEADS_RECORD, raw)
+
+
+def write_agreement(folder: Path, file: AgreementFile) -> None:
+    """Write `agreement.json` beside the heads, as a bundle has it."""
+    write_whole(folder / AGREEMENT, msgspec.json.encode(file) + b"\n")

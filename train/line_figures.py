@@ -24,6 +24,8 @@ class GeneratedLine:
     finish_reason: str
     decision: str = ""
     """What stood before it, in the prompt's words."""
+    num_attempts: int = 1
+    """At a line that does not seem to contradict it."""
 
     @property
     def is_empty(self) -> bool:
@@ -35,13 +37,15 @@ class LineMeasures(msgspec.Struct, frozen=True, kw_only=True):
     """Measures of one set of lines; shares are of all of them, empty ones too, in [0, 1].
 
     `offences`: the share with each of OFFENCES. `in_language`: the share that says something, in
-    the player's language. `repetition`: mean of line_checks.repetition. Lengths are in characters.
-    `distinct_2`: distinct word bigrams over all (Li et al. 2016).
+    the player's language. `said_again`: the share that took more than one attempt. `repetition`:
+    mean of line_checks.repetition. Lengths are in characters. `distinct_2`: distinct word bigrams
+    over all (Li et al. 2016).
     """
 
     num_lines: int
     in_language: float
     offences: dict[str, float]
+    said_again: float
     repetition: float
     median_length: float
     p95_length: float
@@ -104,6 +108,7 @@ def _measures(lines: Sequence[GeneratedLine]) -> LineMeasures:
         num_lines=len(lines),
         in_language=_share(lines, _is_in_language),
         offences={name: _share(lines, is_so) for name, is_so in OFFENCES.items()},
+        said_again=_share(lines, lambda line: line.num_attempts > 1),
         repetition=float(np.mean([repetition(line.text, line.turn.lang) for line in lines])),
         median_length=float(np.median(lengths)),
         p95_length=float(np.percentile(lengths, 95)),

@@ -8,7 +8,8 @@ from train.report_grid import Grid, Row, Section, by_group, number
 LINES = "Generated lines"
 
 _NOTE = (
-    "Shares are of all lines. Repetition: mean share of a line's 4-grams (syllables in Korean, "
+    "Shares are of all lines. Said again: the first attempt seemed to contradict the decision. "
+    "Repetition: mean share of a line's 4-grams (syllables in Korean, "
     "words in English) that occurred before in it. Loop: four letters or more, three times in a "
     "row. Lengths are in characters. Distinct-2: distinct word bigrams over all."
 )
@@ -26,6 +27,7 @@ _MEASURES: dict[str, Callable[[LineMeasures], str]] = {
     "lines": lambda measures: f"{measures.num_lines:,}",
     "in the player's language": lambda measures: _share(measures.in_language),
     **{name: _offence(name) for name in OFFENCES},
+    "said again": lambda measures: _share(measures.said_again),
     "repetition": lambda measures: _share(measures.repetition),
     "median length": lambda measures: f"{measures.median_length:.0f}",
     "95% are shorter than": lambda measures: f"{measures.p95_length:.0f}",

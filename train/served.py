@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
+from heads.agreement import MAX_ATTEMPTS, Agreement, open_agreement
 from heads.bundle import Bundle, load_bundle
 from heads.loading import check_format, open_encoder
 from heads.session import HeadsSession
@@ -19,6 +21,7 @@ from runtime.prompt import decision_segments
 from runtime.sampling import SamplingParams
 from runtime.sequence import Done, Request, Token
 from train.dataset import TurnLabel
+from train.fit_agreement import split_sentences
 from train.fit_heads import Array
 from train.line_figures import GeneratedLine
 from train.predicted import Predicted, needed_scores
@@ -35,6 +38,7 @@ class ServedBundle:
     bundle: Bundle
     model: LlamaModel
     heads: HeadsSession
+    agreement: Agreement | None
     encoder: PromptEncoder
     num_threads: int
 
@@ -91,9 +95,9 @@ class ServedBundle:
         sampling: SamplingParams,
         world: World | None,
     ) -> GeneratedLine:
-        """The model's own line to a turn of a transcript, after the decision of its heads.
+        """The line to a turn of a transcript, after the decision of the heads, as it is served.
 
-        Without a `world` it has to do without the decision's words.
+        Without a `world` it has to do without the decision's words, and need not agree with it.
         """
         transcript = reading.transcript
         label = transcript.turns[turn].label
@@ -102,29 +106,49 @@ class ServedBundle:
             prompt += [*past.asked, *past.decided, *past.answered]
         prompt += transcript.turns[turn].asked
 
-        text, reason, words = "", "", ""
+        words, decided, is_raised = "", list[int](), False
 
         def on_state(vector: Vector) -> list[int]:
-            nonlocal words
+            nonlocal words, decided, is_raised
             if world is not None:
-                words = self.words(vector, label, world)
-            return self.encoder.encode(decision_segments(words))
+                raised, words = self._decide(vector, label, world)
+                is_raised = bool(raised)
+            decided = self.encoder.encode(decision_segments(words))
+            return decided
 
-        for event in engine.run(Request(prompt, sampling, on_state)):
-            if isinstance(event, Token):
-                text += event.text
-            elif isinstance(event, Done):
-                reason = event.finish_reason
-        return GeneratedLine(label, text, reason, words)
+        request = Request(prompt, sampling, on_state)
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            text, reason = said, _ = _spoken(engine, request)
+            if world is not None and attempt < MAX_ATTEMPTS:
+                text = self._agreeing(said, is_raised=is_raised)
+            if text or not said:
+                break
+            again = replace(sampling, seed=(sampling.seed or 0) + attempt)
+            request = Request([*prompt, *decided], again)
+        return GeneratedLine(label, text, reason, words, attempt)
+
+    def _agreeing(self, text: str, *, is_raised: bool) -> str:
+        """A line up to the sentence with which it seems to contradict the decision."""
+        agreed = ""
+        for said in accumulate(split_sentences(text)):
+            if self.agreement and self.agreement.contradiction(said, is_raised=is_raised):
+                return agreed
+            agreed = said
+        return text
 
     def words(self, vector: Vector, label: TurnLabel, world: World) -> str:
         """The decision at a `<STATE>` [n_embd], in the words that serving writes after it."""
+        return self._decide(vector, label, world)[1]
+
+    def _decide(self, vector: Vector, label: TurnLabel, world: World) -> tuple[list[str], str]:
+        """The flags that are raised, and the decision in words."""
         found = self.heads.predict(vector, self.heads.find(remark_of(label, world)))
         names, thresholds = self._flags
         needed = needed_scores([label], names, thresholds, world)[0].tolist()
         least = dict(zip(names, needed, strict=True))
         raised = [name for name in names if found.flag_scores[name] >= least[name]]
-        return words_of(label, world, self._bounded(found.delta, label, world), raised)
+        delta = self._bounded(found.delta, label, world)
+        return raised, words_of(label, world, delta, raised)
 
     @property
     def _flags(self) -> tuple[tuple[str, ...], Array]:
@@ -151,8 +175,21 @@ def open_bundle(folder: Path, num_threads: int) -> Iterator[ServedBundle]:
     check_format(bundle)
     manifest = bundle.manifest
     heads = HeadsSession(bundle.heads, manifest.heads, manifest.n_embd)
+    agreement = open_agreement(bundle)
     model = LlamaModel(bundle.model)
     try:
-        yield ServedBundle(bundle, model, heads, open_encoder(bundle, model), num_threads)
+        encoder = open_encoder(bundle, model)
+        yield ServedBundle(bundle, model, heads, agreement, encoder, num_threads)
     finally:
         model.close()
+
+
+def _spoken(engine: Engine, request: Request) -> tuple[str, str]:
+    """The text of a reply, and why it ended."""
+    text, reason = "", ""
+    for event in engine.run(request):
+        if isinstance(event, Token):
+            text += event.text
+        elif isinstance(event, Done):
+            reason = event.finish_reason
+    return text, reason

@@ -1,12 +1,14 @@
 """A line that is asked for again: what its tokens and times are."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import httpx
 import msgspec
 import pytest
 
+from heads.agreement import MAX_ATTEMPTS, Agreement
 from rag.documents import Document
 from rag.world import World
 from runtime.engine import Engine
@@ -18,6 +20,8 @@ from server.service import Service
 from server.sessions import Sessions
 from tests.server.serving import Spy, altered, ask_body, client_of
 from tests.server.small_world import DOCUMENTS
+from tests.train.responses import responses_of_each_kind as turns
+from train.fit_agreement import fit_agreement
 
 Say: TypeAlias = Callable[..., None]
 
@@ -51,6 +55,21 @@ def say(monkeypatch: pytest.MonkeyPatch, spy: Spy) -> Say:
         )
 
     return say
+
+
+@dataclass
+class Contrary:
+    """A server, and a line that contradicts what it decides on "hello"."""
+
+    client: httpx.Client
+    line: bytes
+
+    def ask(self, max_tokens: int, **body: Any) -> dict[str, Any]:
+        """The answer."""
+        params = {"max_tokens": max_tokens, "temperature": 0, "seed": 7}
+        answer = self.client.post("/ask", json=ask_body("hello", gen_params=params, **body))
+        found: dict[str, Any] = answer.json()
+        return found
 
 
 def meta_of(client: httpx.Client, max_tokens: int, **body: Any) -> dict[str, Any]:
@@ -131,6 +150,63 @@ def test_a_line_that_ends_before_a_refused_sentence_has_its_costs(
     assert (meta["text_source"], meta["line_refused"]) == ("model", ["banned_word"])
     assert meta["usage"] == msgspec.to_builtins(done.usage)
     assert {"state", "total"} <= meta["timings_ms"].keys()
+
+
+@pytest.fixture
+def agreeing(tiny_service: Service, say: Say, spy: Spy) -> Iterator[Contrary]:
+    """A server whose lines are held against its decisions, and what contradicts one."""
+    agreement = Agreement(
+        msgspec.structs.replace(fit_agreement(turns(), []), thresholds=(0.5, 0.5))
+    )
+    service = altered(tiny_service, agreement=agreement, sessions=Sessions())
+    with client_of(service) as client:
+        say(b"All is well. ")
+        answer = client.post("/ask", json=ask_body("hello", gen_params={"max_tokens": 1})).json()
+        spy.requests.clear()
+        spy.events.clear()
+        yield Contrary(
+            client, b"No, never. " if any(answer["flags"].values()) else b"Here, take it. "
+        )
+
+
+def test_a_line_that_contradicts_its_decision_is_asked_for_again(
+    agreeing: Contrary, spy: Spy, say: Say
+) -> None:
+    say(agreeing.line, b"All is well. ")
+    answer = agreeing.ask(max_tokens=2)
+    assert answer["meta"]["line_refused"] == ["contradicts_decision"]
+    assert answer["meta"]["text_source"] == "regenerated"
+    assert answer["text"].strip() == "All is well. All is well."
+    first, second = spy.requests
+    decision = second.prompt[len(first.prompt) :]
+    assert decision
+    assert second.on_state is None, "the decision stands"
+
+
+def test_what_is_said_at_the_last_attempt_stands(agreeing: Contrary, spy: Spy, say: Say) -> None:
+    say(*[agreeing.line] * MAX_ATTEMPTS)
+    answer = agreeing.ask(max_tokens=1)
+    assert answer["meta"]["line_refused"] == ["contradicts_decision"] * (MAX_ATTEMPTS - 1)
+    assert answer["text"].strip() == agreeing.line.decode().strip()
+    second, third = spy.requests[1:]
+    assert second.prompt == third.prompt
+    assert second.sampling.seed != third.sampling.seed
+
+
+def test_a_line_ends_before_a_sentence_that_contradicts_its_decision(
+    agreeing: Contrary, say: Say
+) -> None:
+    say(b"All is well. " + agreeing.line * 5)
+    answer = agreeing.ask(max_tokens=1)
+    assert answer["text"].strip() == "All is well."
+    assert answer["meta"]["line_refused"] == ["contradicts_decision"]
+    assert answer["meta"]["text_source"] == "model"
+
+
+def test_a_fallback_has_no_decision_to_contradict(agreeing: Contrary, say: Say) -> None:
+    say(b"Here, take it. No, never. ")
+    answer = agreeing.ask(max_tokens=1, precheck_passed=False)
+    assert "line_refused" not in answer["meta"]
 
 
 def done(usage: Usage, *spans: float | None) -> Done:

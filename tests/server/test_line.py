@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.sentences import CUT
 from server.line import Line
 from server.reply import ReplyCleaner
-from server.sentences import CUT
 from tests.server.test_reply import ANY_TAG, PIECES, cut
 
 SPOKEN = st.one_of(PIECES, st.sampled_from([". ", "! ", "? ", "… ", ".", "Aye. ", "응? "]))

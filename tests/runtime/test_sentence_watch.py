@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.sentences import SentenceWatch
 from server.line import Line
-from server.sentences import SentenceWatch
 
 PIECES = st.lists(
     st.sampled_from(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.sentences import CUT, Sentences
+from runtime.sentences import CUT, Sentences
 from tests.server.test_reply import cut
 
 MARKS = [*".!?。！？…~\"'”’」』)] \n\t3,:가", "그게…", "응?", "3.5", '"네."', "한 마디", "Aye."]

@@ -1,0 +1,84 @@
+"""Tells whether a line grants or refuses: a small model may say the opposite of what the game does.
+
+Two logistic regressions on character n-grams, fitted on the labelled responses of a bundle's
+dataset: whether a response goes with raised flags, and whether it withholds one. A tenth of a
+millisecond a sentence; no encoder is needed.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from heads.attacks import sigmoid
+from heads.bundle import Bundle, BundleError
+from heads.ngrams import Hashes, HashIndex, Weights, count_ngrams, words_of
+from heads.spec import Probability
+
+FORMAT = 1
+LONGEST_NGRAM = 4
+MAX_ATTEMPTS = 3
+"""At a line that may leave; what the last one says is not held against the decision any more."""
+FIT = "run `persona heads agreement`, and build the bundle again"
+
+
+class AgreementFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`agreement.json`: hashes of the known n-grams, sorted uint32 [n]; weights, float16 [n, 2].
+
+    Both little-endian. Columns, biases and thresholds are those of granting, then of refusing.
+    """
+
+    format: int = FORMAT
+    keys: bytes
+    weights: bytes
+    biases: tuple[float, float]
+    thresholds: tuple[Probability, Probability]
+    training: dict[str, Any] = {}
+
+
+class Agreement:
+    """Holds lines against decisions."""
+
+    def __init__(self, file: AgreementFile) -> None:
+        self._index = HashIndex(np.frombuffer(file.keys, "<u4").astype(np.uint32))
+        self._weights = np.frombuffer(file.weights, "<f2").astype(np.float32).reshape(-1, 2)
+        self._biases, self._thresholds = file.biases, file.thresholds
+
+    def scores(self, text: str) -> tuple[float, float]:
+        """How likely a line, or the first sentences of one, grants something, and refuses."""
+        rows, shares = self._index.at_unit_length(*line_ngrams(text))
+        grants, refuses = (shares @ self._weights[rows] + self._biases).tolist()
+        return sigmoid(grants), sigmoid(refuses)
+
+    def contradiction(self, text: str, *, is_raised: bool) -> str | None:
+        """What a line seems to do that the decision does not, with its score; None if it agrees.
+
+        It refuses where a flag is raised, or grants where none is.
+        """
+        grants, refuses = self.scores(text)
+        score = refuses if is_raised else grants
+        if score < self._thresholds[is_raised]:
+            return None
+        return f"{'refuses' if is_raised else 'grants'} ({score:.2f})"
+
+
+def open_agreement(bundle: Bundle) -> Agreement | None:
+    """That of a bundle, if it has one. Raises BundleError."""
+    return read_agreement(bundle.agreement) if bundle.agreement else None
+
+
+def read_agreement(path: Path) -> Agreement:
+    """Raises BundleError."""
+    try:
+        file = msgspec.json.decode(path.read_bytes(), type=AgreementFile)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(path, f"a file of format {FORMAT}", str(error), FIT) from error
+    if file.format != FORMAT:
+        raise BundleError(path, f"a file of format {FORMAT}", f"format {file.format}", FIT)
+    return Agreement(file)
+
+
+def line_ngrams(text: str) -> tuple[Hashes, Weights]:
+    """The n-grams of a line, white space single, and 1 + log(count) of each."""
+    return count_ngrams([f" {' '.join(words_of(text))} "], LONGEST_NGRAM)
