@@ -15,8 +15,9 @@ from train.dataset import DatasetError, TurnLabel
 from train.sparse_rows import known_keys, rarity, sparse_rows
 
 INVERSE_PENALTY = 0.1
-MAX_WRONG = (0.05, 0.05)
-"""Of responses that agree with their decision: those taken to grant, and to refuse."""
+MAX_WRONG = 0.1
+"""Of responses that agree with their decision: how many are taken to contradict it. Of the lines of
+a small model that do, this finds about four in five."""
 GRANTS, REFUSES = 0, 1
 
 
@@ -83,7 +84,6 @@ def _with_thresholds(file: AgreementFile, turns: Sequence[TurnLabel]) -> Agreeme
         spoken = accumulate(split_sentences(turn.response))
         highest[kind].append(max(agreement.scores(text)[kind] for text in spoken))
     grants, refuses = (
-        round(float(np.quantile(scores or [1.0], 1 - most)), 4)
-        for scores, most in zip(highest, MAX_WRONG, strict=True)
+        round(float(np.quantile(scores or [1.0], 1 - MAX_WRONG)), 4) for scores in highest
     )
     return msgspec.structs.replace(file, thresholds=(grants, refuses))
