@@ -78,19 +78,11 @@ class LoraConfig(_Section, frozen=True):
 
 
 class LossConfig(_Section, frozen=True):
-    """`lm * LM + delta * smooth L1 + flag * BCE + contrast * MMI`, each a mean over what it scores.
-
-    MMI (maximum mutual information, Bahl et al. 1986; of replies, arXiv:1510.03055) is what a reply
-    tells of its decision: `-log(p / (p + q))`, where `p` and `q` are its likelihoods after its own
-    and after one that it contradicts.
-    """
+    """`lm * LM + delta * smooth L1 + flag * BCE`, each a mean over what it scores."""
 
     lm: Number = 1.0
     delta: Number = 3.0
     flag: Number = 3.0
-    contrast: Number = 0.0
-    """One reply of each transcript but turns alone is read twice for it. Its likelihoods are of all
-    its tokens, so 0.1 weighs as much as an `lm` of 1 or more does on replies of twenty."""
     huber: Rate = 0.1
     """Below this error the delta loss is quadratic (smooth L1 with this beta)."""
     pos_weight_cap: Rate = 3.0

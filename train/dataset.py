@@ -23,7 +23,7 @@ DRILLS = "drills"
 """Single turns that practise what conversations seldom hold; `train` alone must be balanced."""
 _PARTS = (*SPLITS, DRILLS)
 CLEAR = 0.1
-"""A delta nearer to 0 than this has no sign to get right; a line shows one that is not."""
+"""A delta nearer to 0 than this has no sign to get right."""
 
 
 class Tags(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -13,7 +13,7 @@ from train.examples import Batch
 
 Tensor = torch.Tensor
 
-PARTS = ("lm", "delta", "flag", "contrast")
+PARTS = ("lm", "delta", "flag")
 """Of the loss, as `Sums` and `LossConfig` name them."""
 
 
@@ -97,24 +97,18 @@ class Sums:
     lm: Tensor
     delta: Tensor
     flag: Tensor
-    contrast: Tensor
     num_answers: int
     num_states: int
-    num_contrasted: int
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What the model makes of a batch: one row a `<STATE>`, one NLL (nats) a reply's token.
-
-    `margin` [r]: by how many nats each reply that has a rival is likelier than it.
-    """
+    """What the model makes of a batch: one row a `<STATE>`, one NLL (nats) a reply's token."""
 
     states: Tensor
     delta: Tensor
     flag_logits: Tensor
     nll: Tensor
-    margin: Tensor
 
 
 class MultiHeadModel(nn.Module):
@@ -139,14 +133,9 @@ class MultiHeadModel(nn.Module):
         flat = hidden.flatten(0, 1)
         states = flat[batch.states].float()
         delta, flag_logits = self.heads(states, noise)
-        asked = torch.cat([batch.answers, batch.rival_answers])
-        targets = torch.cat([batch.targets, batch.targets[batch.rival_of]])
-        logits = self.rows.logits(flat[asked], core.get_output_embeddings())
-        found = F.cross_entropy(logits, targets, reduction="none")
-        nll, rival_nll = found.tensor_split([len(batch.answers)])
-        lead = rival_nll - nll[batch.rival_of]
-        margin = lead.new_zeros(batch.num_contrasted).index_add(0, batch.reply, lead)
-        return Output(states, delta, flag_logits, nll, margin)
+        logits = self.rows.logits(flat[batch.answers], core.get_output_embeddings())
+        nll = F.cross_entropy(logits, batch.targets, reduction="none")
+        return Output(states, delta, flag_logits, nll)
 
     def forward(self, batch: Batch, loss: LossConfig) -> Sums:
         """The losses of `batch`, summed: whoever accumulates divides by the counts of a step."""
@@ -163,10 +152,8 @@ class MultiHeadModel(nn.Module):
             out.nll.sum(),
             delta.mean(1).sum(),
             flag.mean(1).sum(),
-            F.softplus(-out.margin).sum(),
             len(batch.answers),
             len(batch.states),
-            batch.num_contrasted,
         )
 
 

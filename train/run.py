@@ -152,8 +152,7 @@ class TrainingRun:
             max_tokens=config.data.max_tokens,
         )
         data = config.data
-        shares = Shares(data.whole_share, data.rebuilt_share, data.alone_share)
-        shares = replace(shares, seed=config.run.seed, has_rivals=config.loss.contrast > 0)
+        shares = Shares(data.whole_share, data.rebuilt_share, data.alone_share, config.run.seed)
         train, validation = (
             list(conversations(self.splits[name]).values()) for name in ("train", "validation")
         )
@@ -197,7 +196,7 @@ class TrainingRun:
             task = progress.add_task("training", total=trainer.num_steps)
 
             def on_step(step: int, figures: dict[str, float]) -> None:
-                parts = " ".join(f"{k} {figures[k]:.3f}" for k in PARTS if k in figures)
+                parts = " ".join(f"{k} {figures[k]:.3f}" for k in PARTS)
                 progress.update(task, completed=step, description=parts)
                 if is_plain:
                     self.console.print(f"step {step}/{trainer.num_steps} {parts}", highlight=False)

@@ -188,8 +188,6 @@ class MultiHeadTrainer:
         torch.manual_seed(self._seed())
         totals, norm = self._gradients(wrapped, step)
         losses = dict(zip(PARTS, totals, strict=True))
-        if not config.loss.contrast:
-            del losses["contrast"]
         if not math.isfinite(sum(totals) + norm):
             told = ", ".join(f"{part} {value}" for part, value in losses.items())
             raise DatasetError(
@@ -219,9 +217,8 @@ class MultiHeadTrainer:
         examples = [self.train[i] for batch in step.batches for i in batch]
         num_states = sum(len(example.states) for example in examples)
         num_answers = sum(len(example.answers) for example in examples)
-        num_contrasted = sum(each.rival is not None for each in examples)
         tensor = partial(torch.tensor, dtype=torch.float32, device=self.device)
-        counts = tensor([num_answers or 1, num_states, num_states, num_contrasted or 1])
+        counts = tensor([num_answers or 1, num_states, num_states])
         weights = tensor([getattr(config.loss, part) for part in PARTS])
         mine = step.batches[self.accelerator.process_index :: count]
         wrapped.train()

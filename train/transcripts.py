@@ -22,7 +22,7 @@ from runtime.prompt import (
     decision_segments,
     format_decision,
 )
-from train.dataset import CLEAR, TurnLabel
+from train.dataset import TurnLabel
 
 Notes = Callable[[TurnLabel], Sequence[str]]
 """The lore and dialogues that a turn calls to mind."""
@@ -139,21 +139,6 @@ def decision_words(label: TurnLabel, world: World) -> str:
     """The decision that the labels stand for, in the words that serving would write."""
     raised = [name for name, is_raised in label.flag.items() if is_raised]
     return words_of(label, world, label.delta, raised)
-
-
-def other_decision(label: TurnLabel, world: World) -> str | None:
-    """The words of a decision that the labelled response contradicts; None if it would fit any.
-
-    Of raised flags none is raised; where none is, those that the player asks for and the state
-    forbids are; where there is neither, a clear delta has the other sign.
-    """
-    if any(label.flag.values()):
-        return words_of(label, world, label.delta, [])
-    if label.withheld:
-        return words_of(label, world, label.delta, label.withheld)
-    if any(abs(value) >= CLEAR for value in label.delta.values()):
-        return words_of(label, world, {name: -value for name, value in label.delta.items()}, [])
-    return None
 
 
 def words_of(

@@ -20,14 +20,11 @@ def validate(
     loss: LossConfig,
     autocast: Callable[[], Any],
 ) -> dict[str, float]:
-    """Losses as in training, `delta_mae`, `sign_accuracy` of clear deltas, and the merits.
-
-    Where examples have rivals, `own_decision` is the share of replies that are likelier than these.
-    """
+    """Losses as in training, `delta_mae`, `sign_accuracy` of clear deltas, and the merits."""
     model.eval()
     device = model.heads.pos_weight.device
     sums, counts = torch.zeros(len(PARTS), device=device), torch.zeros(len(PARTS))
-    delta, scores, true_delta, true_flag, margins = [], [], [], [], []
+    delta, scores, true_delta, true_flag = [], [], [], []
     with torch.no_grad():
         for example in examples:
             batch = collate([example]).to(device)
@@ -35,17 +32,13 @@ def validate(
                 out = model.read(batch)
                 found = model.losses(out, batch, loss)
             sums += torch.stack([getattr(found, part) for part in PARTS])
-            counts += torch.tensor(
-                [found.num_answers, found.num_states, found.num_states, found.num_contrasted]
-            )
+            counts += torch.tensor([found.num_answers, found.num_states, found.num_states])
             delta.append(out.delta)
             scores.append(out.flag_logits)
-            margins.append(out.margin)
             true_delta.append(batch.delta)
             true_flag.append(batch.flag)
-    lm, delta_loss, flag_loss, contrast = (sums.cpu() / counts).tolist()
+    lm, delta_loss, flag_loss = (sums.cpu() / counts).tolist()
     labels, predicted = _array(true_delta), _array(delta)
-    own_decision = float((torch.cat(margins) > 0).float().mean())
     return {
         "lm": lm,
         "delta": delta_loss,
@@ -54,7 +47,6 @@ def validate(
         "delta_merit": delta_merit(labels, predicted),
         "sign_accuracy": sign_accuracy(predicted, labels, np.abs(labels) >= CLEAR) or 0.0,
         "flag_merit": flag_merit(_array(true_flag), _array(scores)),
-        **({"contrast": contrast, "own_decision": own_decision} if counts[3] else {}),
     }
 
 

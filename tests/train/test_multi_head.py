@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -23,11 +22,9 @@ from tests.train.grounds import (
     examples_of,
     read,
 )
-from train.base import BaseInfo
 from train.config import LoraConfig, LossConfig
-from train.examples import Batch, Example, Rival, collate
+from train.examples import Batch, Example, collate
 from train.multi_head import Heads, MultiHeadModel
-from train.validation import validate
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # peft and torch warn of each other
@@ -180,58 +177,6 @@ def test_the_losses_of_a_batch_are_those_of_its_examples_together(qwen3: Ground)
     for name in ("lm", "delta", "flag", "num_answers", "num_states"):
         total = torch.as_tensor(sum(getattr(part, name) for part in parts))
         assert_near(torch.as_tensor(getattr(whole, name)), total, 100)
-
-
-def rivals_of(info: BaseInfo) -> tuple[list[Example], list[Example]]:
-    """Examples whose last four answers have rivals, and the same with another token before."""
-    own, others = examples_of(info), []
-    for at, example in enumerate(own):
-        moved = [*example.tokens]
-        moved[len(example.opening)] = (moved[len(example.opening)] + 7) % 400
-        others.append(replace(example, tokens=moved))
-        own[at] = replace(example, rival=Rival(moved, example.answers[2:], 2))
-    return own, others
-
-
-def test_a_margin_is_by_how_much_a_reply_is_likelier_than_in_its_rival(ground: Ground) -> None:
-    model = ground.model()
-    own, others = rivals_of(ground.info)
-    own[1] = replace(own[1], rival=None)
-    found = read(model, collate(own))
-    expected = []
-    for example, other in [(own[0], others[0]), *zip(own[2:], others[2:], strict=True)]:
-        here, there = (read(model, collate([replace(e, rival=None)])) for e in (example, other))
-        expected.append((there.nll - here.nll)[2:].sum())
-    assert_near(found.margin, torch.stack(expected), 100)
-    assert float(found.margin.abs().min()) > 0.01
-    plainly = read(model, collate([replace(example, rival=None) for example in own]))
-    for name in ("states", "nll", "delta", "flag_logits"):
-        assert_near(getattr(found, name), getattr(plainly, name), 10)
-
-
-def test_contrast_is_what_the_likelihoods_of_a_reply_and_its_rival_give(qwen3: Ground) -> None:
-    model, (own, _) = qwen3.model(), rivals_of(qwen3.info)
-    batch = collate(own)
-    with torch.no_grad():
-        sums = model(batch, LOSS)
-    shares = torch.sigmoid(read(model, batch).margin)  # p / (p + q)
-    assert sums.num_contrasted == len(shares) == len(own)
-    assert_near(sums.contrast, -shares.log().sum(), 100)
-    with torch.no_grad():
-        assert model(batch_of(qwen3.info), LOSS).contrast == 0
-
-
-def test_validation_tells_the_share_of_replies_that_are_likelier_in_their_own_decision(
-    qwen3: Ground,
-) -> None:
-    model, (own, _) = qwen3.model(), rivals_of(qwen3.info)
-    found = validate(model, own, LOSS, nullcontext)
-    margin = read(model, collate(own)).margin
-    assert found["own_decision"] == pytest.approx(float((margin > 0).float().mean()))
-    assert found["contrast"] == pytest.approx(float(F.softplus(-margin).mean()), rel=1e-4)
-    plainly = validate(model, examples_of(qwen3.info), LOSS, nullcontext)
-    assert {*found} - {*plainly} == {"own_decision", "contrast"}
-    assert found["lm"] == pytest.approx(plainly["lm"], rel=1e-4)
 
 
 def gradients(model: MultiHeadModel, batch: Batch) -> dict[str, torch.Tensor]:

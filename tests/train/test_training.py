@@ -74,21 +74,6 @@ def test_every_part_of_the_loss_falls_on_conversations_seen_again_and_again(run:
         assert rows[-1][part] < 0.8 * rows[0][part], part
 
 
-def test_replies_come_to_tell_their_decision_from_another(run: TinyRun) -> None:
-    settings = {"optimiser__lr": 1e-2, "optimiser__lr_rows": 1e-2, "optimiser__accumulation": 8}
-    settings |= {"run__max_steps": 2, "run__eval_steps": 99, "loss__lm": 0.1}
-    assert run.train(loss__contrast=2.0, **settings) == 0
-    rows = run.rows()
-    shutil.rmtree(run.out)
-    assert run.train(loss__contrast=1e-6, **settings) == 0
-    (first, unweighted) = run.rows()
-    assert first["contrast"] == pytest.approx(rows[0]["contrast"])
-    assert rows[1]["contrast"] < 0.5 * unweighted["contrast"], "it falls by its own weight"
-    for row in rows:
-        parts = 0.1 * row["lm"] + 3 * row["delta"] + 3 * row["flag"] + 2 * row["contrast"]
-        assert row["loss"] == pytest.approx(parts, rel=1e-4)
-
-
 def test_a_run_stopped_by_a_signal_goes_on_to_the_losses_of_one_that_was_not(
     run: TinyRun, whole: TinyRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,7 +212,6 @@ def test_two_processes_together_have_the_losses_of_one_with_twice_the_accumulati
     Four examples: three conversations, and the one with a past rebuilt.
     """
     settings = {"lora__dropout": 0.0, "loss__state_noise": 0.0, "data__rebuilt_share": 1.0}
-    settings["loss__contrast"] = 0.5
     alone, together = (gguf_run(tmp_path / name) for name in ("alone", "together"))
     assert alone.train(optimiser__accumulation=4, **settings) == 0
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
