@@ -134,7 +134,7 @@ class ExplainedSentence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     because: str | None = None
     """What it ran into."""
     attempt: int = 1
-    """1, or 2 where the line was asked for again."""
+    """1, or 2 and 3 where the line was asked for again."""
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):

@@ -193,7 +193,7 @@ class FlagDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class UsageMeta(msgspec.Struct, frozen=True):
-    """Token counts of one answer; of both tries together where its line was asked for again."""
+    """Token counts of one answer; of all tries together where its line was asked for again."""
 
     prompt_tokens: int = 0
     """Tokens of the prompt."""
@@ -206,7 +206,7 @@ class UsageMeta(msgspec.Struct, frozen=True):
 class TimingsMeta(msgspec.Struct, frozen=True, omit_defaults=True):
     """Milliseconds since the request reached the engine.
 
-    Where the line was asked for again, `first_token` and `total` are those of the second try.
+    Where the line was asked for again, `first_token` and `total` are those of the last try.
     """
 
     queue: float | None = None
@@ -237,7 +237,7 @@ class AnswerMeta(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
     """Why it is a fallback."""
     text_source: TextSource
-    """Who made the line: the model, its second try, or the author of the world."""
+    """Who made the line: the model, a further try of it, or the author of the world."""
     history: str
     """What the prompt was built on: `fresh`, nothing; `continued`, the remembered transcript;
     `rebuilt`, the history that was sent; `lost`, nothing although the session `continues`."""

@@ -32,7 +32,7 @@ export interface AnswerMeta {
   path: "fallback" | "main";
   /** Why it is a fallback. */
   reason: "forbidden_trigger" | "precheck_failed" | "conditions_unmet" | "overloaded" | "deadline" | "prompt_too_long" | "engine_error" | null;
-  /** Who made the line: the model, its second try, or the author of the world. */
+  /** Who made the line: the model, a further try of it, or the author of the world. */
   text_source: "authored" | "model" | "regenerated";
   /** What the prompt was built on: `fresh`, nothing; `continued`, the remembered transcript; `rebuilt`, the history that was sent; `lost`, nothing although the session `continues`. */
   history: "continued" | "rebuilt" | "fresh" | "lost";
@@ -57,7 +57,7 @@ export interface AnswerMeta {
   /** What the NPC feels in a fallback. */
   npc_emotion?: string;
   /** Why sentences of the model did not leave, in order. */
-  line_refused?: Array<"banned_word" | "persona_break" | "like_a_bad_example">;
+  line_refused?: Array<"banned_word" | "persona_break" | "contradicts_decision" | "like_a_bad_example">;
   /** What of the request had no effect, a sentence each: a stage or place that the world does not have, the first unknown fields of the context. */
   notices?: Array<string>;
   /** Only if asked for. */
@@ -220,7 +220,7 @@ export interface ExplainedSentence {
   refused?: string | null;
   /** What it ran into. */
   because?: string | null;
-  /** 1, or 2 where the line was asked for again. */
+  /** 1, or 2 and 3 where the line was asked for again. */
   attempt?: number;
 }
 
@@ -426,7 +426,7 @@ export interface Problem {
   /** The HTTP status. */
   status: number;
   /** Stable: clients may branch on it. */
-  code: "malformed_json" | "unauthorized" | "forbidden" | "unknown_npc" | "body_too_large" | "invalid_field" | "prompt_too_long" | "overloaded" | "world_refused" | "bundle_refused" | "keys_refused" | "idempotency_conflict" | "rate_limited" | "draining" | "deadline" | "not_ready" | "internal" | "not_found" | "method_not_allowed";
+  code: "malformed_json" | "unauthorized" | "forbidden" | "unknown_npc" | "body_too_large" | "invalid_field" | "prompt_too_long" | "overloaded" | "world_refused" | "bundle_refused" | "embedder_refused" | "keys_refused" | "idempotency_conflict" | "rate_limited" | "draining" | "deadline" | "not_ready" | "internal" | "not_found" | "method_not_allowed";
   /** What is wrong with which value, and what to do. */
   detail: string;
   /** On 422 the JSON path of the value that is wrong, or the name of the header. */
@@ -496,7 +496,11 @@ export interface Suggestion {
   text: string;
 }
 
-/** Milliseconds since the request reached the engine. */
+/**
+ * Milliseconds since the request reached the engine.
+ *
+ * Where the line was asked for again, `first_token` and `total` are those of the last try.
+ */
 export interface TimingsMeta {
   /** Until it ran. */
   queue?: number | null;
@@ -526,7 +530,7 @@ export interface Unmet {
   found: string;
 }
 
-/** Token counts of one answer. */
+/** Token counts of one answer; of all tries together where its line was asked for again. */
 export interface UsageMeta {
   /** Tokens of the prompt. */
   prompt_tokens: number;

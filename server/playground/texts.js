@@ -67,7 +67,7 @@ export const TEXTS = {
   close: ["닫기", "Close"],
   fallback: ["폴백", "Fallback"],
   source_authored: ["작가가 쓴 대사", "authored line"],
-  source_regenerated: ["다시 생성한 대사", "second try"],
+  source_regenerated: ["다시 생성한 대사", "said again"],
   truncated: ["길어서 잘림", "cut for length"],
   history_fresh: ["서버가 앞 대화를 잊었습니다", "the server forgot what came before"],
   history_lost: ["서버가 앞 대화를 잊었습니다", "the server forgot what came before"],
