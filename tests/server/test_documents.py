@@ -14,6 +14,7 @@ import httpx
 import msgspec
 import pytest
 
+from heads.agreement import MAX_ATTEMPTS
 from rag.calibration import read_calibration
 from rag.documents import Document
 from rag.embedder import DEFAULT, Embedder, open_embedder
@@ -383,7 +384,7 @@ def test_a_line_like_a_bad_example_is_asked_for_again(
 ) -> None:
     with asking(gemma_service, embedder, []) as ask:
         first = ask()
-    sentence = first["meta"]["explain"]["line"][0]["text"]
+    sentence = next(each["text"] for each in first["meta"]["explain"]["line"] if each["released"])
     bad = {
         "id": "validate",
         "type": "main_res_validate",
@@ -392,12 +393,12 @@ def test_a_line_like_a_bad_example_is_asked_for_again(
     }
     with asking(gemma_service, embedder, [bad]) as ask:
         second = ask()
-    assert second["meta"]["line_refused"][0] == "like_a_bad_example"
+    assert "like_a_bad_example" in second["meta"]["line_refused"]
     assert second["meta"]["text_source"] in {"regenerated", "authored"}
     assert sentence != second["text"]
     assert second["delta"] == first["delta"]
-    assert len(second["meta"]["line_refused"]) <= 2
-    assert second["meta"]["explain"]["line"][0]["because"] == sentence
+    assert len(second["meta"]["line_refused"]) <= MAX_ATTEMPTS
+    assert sentence in [each.get("because") for each in second["meta"]["explain"]["line"]]
 
 
 def test_a_banned_word_never_leaves(gemma_service: Service, embedder: Embedder) -> None:
