@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
+from heads.agreement import Agreement
 from rag.calibration import Calibration
 from rag.documents import Document, MainResValidate
 from rag.index_store import open_index
@@ -11,6 +13,8 @@ from rag.keywords import NO_KEYWORDS, Keywords
 from rag.retriever import Retriever
 from server.line_check import REASONS, LineCheck, Refusal
 from tests.rag.fake_embedder import GramEmbedder, TableEmbedder, at_cosine
+from tests.train.responses import responses_of_each_kind as turns
+from train.fit_agreement import fit_agreement
 
 BANNED = Keywords.of(["시발", "scum"])
 
@@ -193,9 +197,13 @@ def test_white_space_is_not_embedded() -> None:
 
 def test_every_reason_of_a_refusal_is_a_known_one() -> None:
     by_words = LineCheck(Keywords.of(["scum"]))
+    file = msgspec.structs.replace(fit_agreement(turns(), []), thresholds=(0.5, 0.5))
+    agreement = Agreement(file)
+    assert by_words.by_decision("No, never.", is_raised=True) is None, "nothing to tell by"
     refusals = [
         by_words.by_words("scum"),
         by_words.by_words("I am an AI."),
+        LineCheck(agreement=agreement).by_decision("No, never.", is_raised=True),
         check_of(good=[], bad=[BAD]).by_meaning(BAD),
     ]
     assert tuple(refusal.reason for refusal in refusals if refusal) == REASONS
