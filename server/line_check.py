@@ -9,13 +9,16 @@ from rag.keywords import NO_KEYWORDS, Keywords
 from rag.retriever import Retriever
 
 _PROGRAM = (
-    r"(?:ai|artificial intelligence|(?:ai )?language model|chatbot|computer program"
-    r"|(?:ai|virtual) assistant)"
+    r"(?:ai|artificial intelligence|(?:ai )?language model|chat ?bot|bot|robot|npc|algorithm"
+    r"|software|(?:computer |software )?program|(?:ai|virtual) assistant)"
 )
-_KO_PROGRAM = r"(?:(?<![a-z])ai|에이아이|인공\s*지능|언어\s*모델|챗봇)"
+_KO_PROGRAM = (
+    r"(?:(?<![a-z])(?:ai|npc)|에이아이|엔피시|인공\s*지능|언어\s*모델|챗봇|로봇|소프트웨어)"
+)
 _BREAKS = (
     rf"(?<![a-z])as (?:an? )?{_PROGRAM}(?![a-z])",
-    rf"(?<![a-z])i(?:['’]m| am| was) (?:(?:just|only|actually) )?(?:an? )?{_PROGRAM}(?![a-z])",
+    rf"(?<![a-z])i(?:['’]m| am| was|['’]ve been| have been) (?:(?:just|only|actually) )?"
+    rf"(?:an? |some )?(?:piece of )?{_PROGRAM}(?![a-z])",
     r"(?<![a-z])large language model",
     r"(?<![a-z])(?:openai|chatgpt|anthropic|deepmind|alibaba cloud|gpt-\d)(?![a-z])",
     r"(?<![a-z])(?:i['’]m|i am|저는|나는) (?:gemma|qwen|llama)(?![a-z])",
