@@ -12,7 +12,9 @@ from rich.table import Table
 from export.errors import ExportError
 from export.gguf_file import GgufModel, read_gguf
 from export.vocabulary import model_vocabulary_sha256, read_vocabulary
+from heads.agreement import read_agreement
 from heads.bundle import (
+    AGREEMENT,
     HEADS,
     MANIFEST,
     MODEL,
@@ -63,6 +65,8 @@ def check_bundle(folder: Path) -> list[Finding]:
     is_inside = {finding.subject: finding.problem is None for finding in findings}
     if is_inside.get(HEADS):
         findings.append(Finding("heads", _problem(lambda: _check_heads(folder, manifest))))
+    if is_inside.get(AGREEMENT):
+        findings.append(Finding("agreement", _problem(lambda: _check_agreement(folder))))
     if is_inside.get(MODEL):
         findings += _check_model(folder / MODEL, manifest)
     return findings
@@ -92,6 +96,10 @@ def _check_manifest(folder: Path, manifest: Manifest) -> None:
 
 def _check_heads(folder: Path, manifest: Manifest) -> None:
     HeadsSession(folder / HEADS, manifest.heads, manifest.n_embd)
+
+
+def _check_agreement(folder: Path) -> None:
+    read_agreement(folder / AGREEMENT)
 
 
 def _check_model(path: Path, manifest: Manifest) -> list[Finding]:

@@ -7,12 +7,16 @@ import msgspec
 import pytest
 
 from export.build import build
+from export.build_key import build_key
 from export.check import check_bundle
 from export.cli import add_commands
 from export.gguf_file import read_gguf, write_gguf
 from export.vocabulary import TOKENS, TYPES
-from heads.bundle import HEADS, MANIFEST, MODEL, file_sha256
+from heads.agreement import open_agreement
+from heads.bundle import AGREEMENT, HEADS, MANIFEST, MODEL, file_sha256, load_bundle
 from tests.export.bundles import Recorder, make_options, write_graph
+from tests.train.responses import responses_of_each_kind
+from train.fit_agreement import fit_agreement
 
 
 @pytest.fixture
@@ -110,6 +114,35 @@ def test_heads_with_other_outputs_than_the_manifest_are_a_problem(bundle: Path) 
     write_graph(bundle / HEADS, num_flags=3)
     record_again(bundle, HEADS)
     assert "output `flag` of shape [batch, 1]" in only_problem(bundle)
+
+
+@pytest.fixture
+def agreeing(tmp_path: Path) -> Path:
+    """A bundle that holds its lines against its decisions."""
+    options = make_options(tmp_path)
+    before = build_key(options)
+    file = fit_agreement(responses_of_each_kind(), [])
+    (options.heads / AGREEMENT).write_bytes(msgspec.json.encode(file))
+    assert build_key(options) != before
+    build(options, Recorder())
+    return options.out
+
+
+def test_what_holds_lines_against_decisions_is_part_of_a_bundle(agreeing: Path) -> None:
+    assert problems(agreeing) == []
+    agreement = open_agreement(load_bundle(agreeing))
+    assert agreement
+    assert agreement.scores("Here, take it.")[0] > agreement.scores("No, never.")[0]
+
+
+def test_a_bundle_may_lack_it(bundle: Path) -> None:
+    assert open_agreement(load_bundle(bundle)) is None
+
+
+def test_a_file_that_does_not_hold_lines_against_decisions_is_a_problem(agreeing: Path) -> None:
+    (agreeing / AGREEMENT).write_bytes(b"{}")
+    record_again(agreeing, AGREEMENT)
+    assert "persona heads agreement" in only_problem(agreeing)
 
 
 def test_a_file_that_is_no_graph_is_a_problem(bundle: Path) -> None:
