@@ -13,7 +13,7 @@ import numpy as np
 
 from heads.attacks import sigmoid
 from heads.bundle import Bundle, BundleError
-from heads.ngrams import Hashes, HashIndex, Weights, count_ngrams, words_of
+from heads.ngrams import HashIndex, ngrams_of_line
 from heads.spec import Probability
 
 FORMAT = 1
@@ -47,7 +47,7 @@ class Agreement:
 
     def scores(self, text: str) -> tuple[float, float]:
         """How likely a line, or the first sentences of one, grants something, and refuses."""
-        rows, shares = self._index.at_unit_length(*line_ngrams(text))
+        rows, shares = self._index.at_unit_length(*ngrams_of_line(text, LONGEST_NGRAM))
         grants, refuses = (shares @ self._weights[rows] + self._biases).tolist()
         return sigmoid(grants), sigmoid(refuses)
 
@@ -77,8 +77,3 @@ def read_agreement(path: Path) -> Agreement:
     if file.format != FORMAT:
         raise BundleError(path, f"a file of format {FORMAT}", f"format {file.format}", FIT)
     return Agreement(file)
-
-
-def line_ngrams(text: str) -> tuple[Hashes, Weights]:
-    """The n-grams of a line, white space single, and 1 + log(count) of each."""
-    return count_ngrams([f" {' '.join(words_of(text))} "], LONGEST_NGRAM)

@@ -18,7 +18,7 @@ import numpy as np
 
 from heads.bundle import BundleError
 from heads.disguises import READINGS, readings
-from heads.ngrams import LONGEST_TEXT, Hashes, HashIndex, Weights, count_ngrams, words_of
+from heads.ngrams import LONGEST_TEXT, Hashes, HashIndex, Weights, ngrams_of_line
 from heads.spec import Probability
 
 FORMAT = 2
@@ -129,5 +129,5 @@ def read_detector(path: Path) -> AttackDetector:
 
 
 def line_ngrams(text: str) -> tuple[Hashes, Weights]:
-    """The n-grams of a line as a whole, white space single, and 1 + log(count) of each."""
-    return count_ngrams([f" {' '.join(words_of(text))} "], LONGEST_NGRAM)
+    """The n-grams that the detector knows a line by."""
+    return ngrams_of_line(text, LONGEST_NGRAM)

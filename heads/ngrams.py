@@ -42,6 +42,11 @@ def count_ngrams(pieces: Iterable[str], longest: int) -> tuple[Hashes, Weights]:
     return found, 1 + np.log(counts)
 
 
+def ngrams_of_line(text: str, longest: int) -> tuple[Hashes, Weights]:
+    """The n-grams of a line as a whole, white space single, and 1 + log(count) of each."""
+    return count_ngrams([f" {' '.join(words_of(text))} "], longest)
+
+
 class HashIndex:
     """Knows the features in `keys` [n], sorted hashes, by their row."""
 

@@ -1,24 +1,22 @@
 """Fits what holds lines against decisions (`heads/agreement.py`) on labelled responses."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
 import msgspec
 import numpy as np
-from scipy.sparse import diags
 from sklearn.linear_model import LogisticRegression
 
-from heads.agreement import Agreement, AgreementFile, line_ngrams
-from heads.ngrams import HashIndex
+from heads.agreement import LONGEST_NGRAM, Agreement, AgreementFile
 from runtime.sentences import Sentences
 from train.dataset import DatasetError, TurnLabel
-from train.sparse_rows import known_keys, rarity, sparse_rows
+from train.sparse_rows import line_features
 
 INVERSE_PENALTY = 0.1
 MAX_WRONG = 0.1
 """Of responses that agree with their decision: how many are taken to contradict it. Of the lines of
 a small model that do, this finds about four in five."""
-GRANTS, REFUSES = 0, 1
+GRANTS, REFUSES, NEITHER = 0, 1, 2
 
 
 def fit_agreement(train: Sequence[TurnLabel], held_out: Sequence[TurnLabel]) -> AgreementFile:
@@ -27,13 +25,10 @@ def fit_agreement(train: Sequence[TurnLabel], held_out: Sequence[TurnLabel]) -> 
     Lines are judged as they are spoken, so each response is learnt from after its first sentence,
     after its second, and so on. Raises DatasetError where one of the two kinds is missing.
     """
-    kinds, texts = zip(*_spoken(train), strict=True)
-    counted = [line_ngrams(text) for text in texts]
-    keys, num_texts = known_keys([hashes for hashes, _ in counted])
-    weight = rarity((1 + num_texts) / (1 + len(texts)))
-    index = HashIndex(keys)
-    features = sparse_rows([index.at_unit_length(*each) for each in counted], len(keys))
-    features, found = features @ diags(weight), np.array(kinds)
+    spoken = [(kind, text) for kind, texts in _spoken(train) for text in texts]
+    kinds, texts = zip(*spoken, strict=True)
+    keys, weight, features = line_features(texts, LONGEST_NGRAM)
+    found = np.array(kinds)
     models = []
     for kind, name in ((GRANTS, "raises a flag"), (REFUSES, "withholds one")):
         if not 0 < (found == kind).sum() < len(found):
@@ -61,28 +56,25 @@ def split_sentences(text: str) -> list[str]:
     return [sentence for sentence in found if sentence.strip()]
 
 
-def _spoken(turns: Iterable[TurnLabel]) -> Iterable[tuple[int, str]]:
-    """GRANTS, REFUSES or neither (-1), and a response up to each of its sentences."""
+def _spoken(turns: Iterable[TurnLabel]) -> Iterator[tuple[int, list[str]]]:
+    """What each response does, GRANTS, REFUSES or NEITHER, and it up to each of its sentences.
+
+    Those that do both are left out.
+    """
     for turn in turns:
         is_raised = any(turn.flag.values())
-        if is_raised and turn.withheld:
-            continue
-        kind = GRANTS if is_raised else REFUSES if turn.withheld else -1
-        for text in accumulate(split_sentences(turn.response)):
-            yield kind, text
+        if not (is_raised and turn.withheld):
+            kind = GRANTS if is_raised else REFUSES if turn.withheld else NEITHER
+            yield kind, [*accumulate(split_sentences(turn.response))]
 
 
 def _with_thresholds(file: AgreementFile, turns: Sequence[TurnLabel]) -> AgreementFile:
     """A response counts by the sentence that scores highest: each is judged as it is spoken."""
     agreement = Agreement(file)
     highest: tuple[list[float], list[float]] = [], []
-    for turn in turns:
-        is_raised = any(turn.flag.values())
-        if is_raised and turn.withheld:
-            continue
-        kind = REFUSES if is_raised else GRANTS
-        spoken = accumulate(split_sentences(turn.response))
-        highest[kind].append(max(agreement.scores(text)[kind] for text in spoken))
+    for kind, texts in _spoken(turns):
+        contrary = REFUSES if kind == GRANTS else GRANTS
+        highest[contrary].append(max(agreement.scores(text)[contrary] for text in texts))
     grants, refuses = (
         round(float(np.quantile(scores or [1.0], 1 - MAX_WRONG)), 4) for scores in highest
     )

@@ -5,14 +5,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from scipy.sparse import diags
 from sklearn.linear_model import LogisticRegression
 
-from heads.attacks import AttackDetector, Blend, Detector, line_ngrams
-from heads.ngrams import HashIndex
+from heads.attacks import LONGEST_NGRAM, AttackDetector, Blend, Detector
 from train.encoder_data import TriggerLine
 from train.encoder_scores import balanced_threshold, best_threshold, detection
-from train.sparse_rows import known_keys, rarity, sparse_rows
+from train.sparse_rows import line_features
 
 MIN_PRECISION = 0.95
 """Of the validation lines: to refuse a harmless line costs more than to let an attack through."""
@@ -33,12 +31,8 @@ def fit_detector(
     That is where precision is MIN_PRECISION, or where MAX_FALSE_ALARMS of the `ordinary` remarks
     are above it, if that is higher.
     """
-    counted = [line_ngrams(line.text) for line in train]
-    keys, num_lines = known_keys([hashes for hashes, _ in counted])
-    weight = rarity((1 + num_lines) / (1 + len(train)))
-    index = HashIndex(keys)
-    features = sparse_rows([index.at_unit_length(*each) for each in counted], len(keys))
-    features, hostile = features @ diags(weight), np.array([line.hostile for line in train])
+    keys, weight, features = line_features([line.text for line in train], LONGEST_NGRAM)
+    hostile = np.array([line.hostile for line in train])
     candidates = []
     for c in _INVERSE_PENALTIES:
         model = LogisticRegression(C=c, solver="liblinear", max_iter=2_000, random_state=0)

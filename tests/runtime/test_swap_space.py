@@ -93,40 +93,29 @@ def test_the_longest_beginning_counts_though_another_has_more_of_the_tokens() ->
 
 
 @pytest.mark.parametrize(
-    ("save", "told"),
+    ("broken", "told"),
     [
-        (lambda *_: b"no state of any sequence" * 100, "does not take a state back"),
-        (no_memory, "no memory for a conversation of"),
+        ({"save": lambda *_: b"no state of any sequence" * 100}, "does not take a state back"),
+        ({"save": no_memory}, "no memory for a conversation of"),
+        ({"restore": no_memory}, "no memory to bring"),
     ],
 )
 def test_a_state_that_is_of_no_use_is_evaluated_again(
     tiny: LlamaModel,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    save: Callable[..., bytes],
+    broken: dict[str, Callable[..., bytes]],
     told: str,
 ) -> None:
     with by_hand(tiny, EXACT, max_residents=1) as bench:
         alone, _ = conversation(bench, lambda: None)
-    monkeypatch.setattr(LlamaContext, "save", save)
+    for method, instead in broken.items():
+        monkeypatch.setattr(LlamaContext, method, instead)
     with by_hand(tiny, EXACT, max_residents=1, offload=swapping()) as bench:
         swapped, num_cached = conversation(bench, lambda: bench.finish(*OTHERS))
         assert bench.engine.stats.num_swapped_in == 0
     assert (swapped, num_cached) == (alone, 0)
     assert told in caplog.text
-
-
-def test_without_memory_to_bring_a_conversation_back_it_is_evaluated_again(
-    tiny: LlamaModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    with by_hand(tiny, EXACT, max_residents=1) as bench:
-        alone, _ = conversation(bench, lambda: None)
-    monkeypatch.setattr(LlamaContext, "restore", no_memory)
-    with by_hand(tiny, EXACT, max_residents=1, offload=swapping()) as bench:
-        swapped, num_cached = conversation(bench, lambda: bench.finish(*OTHERS))
-        assert bench.engine.stats.num_swapped_in == 0
-    assert (swapped, num_cached) == (alone, 0)
-    assert "no memory to bring" in caplog.text
 
 
 def test_many_conversations_go_on_in_a_cache_that_is_far_too_small(
