@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from runtime.sampling import SamplingParams
+from runtime.sampling import MAX_SEED, SamplingParams
 from runtime.text import TextStream
 
 Vector = npt.NDArray[np.float32]
@@ -20,6 +20,8 @@ Runs on the engine's thread, so it must take well under a millisecond.
 """
 
 MAX_DECISION_TOKENS = 256
+RETRY_TEMPERATURE = 0.7
+"""At least this hot is a line asked for again: the coldest would only repeat itself."""
 
 
 class FinishReason(StrEnum):
@@ -51,6 +53,23 @@ class Request:
     deadline: float | None = None
     prefixes: Sequence[int] = ()
     is_due: Callable[[str], bool] | None = None
+
+    def again(self, decided: Sequence[int]) -> "Request":
+        """The same line asked for once more, of the next seed, after the decision that stands.
+
+        Without `on_state` the prompt has it already. `is_due` is not taken over: it may remember
+        what it heard.
+        """
+        sampling = self.sampling
+        seed = None if sampling.seed is None else (sampling.seed + 1) % MAX_SEED
+        temperature = max(sampling.temperature, RETRY_TEMPERATURE)
+        return replace(
+            self,
+            prompt=[*self.prompt, *(decided if self.on_state else [])],
+            sampling=replace(sampling, temperature=temperature, seed=seed),
+            on_state=None,
+            is_due=None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

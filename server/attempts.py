@@ -1,32 +1,10 @@
-"""A line that is asked for once more where the first may not leave, and what all of it came to."""
+"""What the attempts at a line came to: where the first may not leave, it is asked for again."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-from runtime.sampling import MAX_SEED
-from runtime.sentences import SentenceWatch
-from runtime.sequence import Done, Request
+from runtime.sequence import Done
 from server.schemas import TimingsMeta, UsageMeta
-
-RETRY_TEMPERATURE = 0.7
-"""At least this hot is a line asked for again: the coldest would only repeat itself."""
-
-
-def again(request: Request, decision: Sequence[int]) -> Request:
-    """The same line asked for once more, of another seed, after the decision that stands.
-
-    A request without `on_state` has it in its prompt already.
-    """
-    sampling = request.sampling
-    seed = None if sampling.seed is None else (sampling.seed + 1) % MAX_SEED
-    temperature = max(sampling.temperature, RETRY_TEMPERATURE)
-    return replace(
-        request,
-        prompt=[*request.prompt, *(decision if request.on_state else [])],
-        sampling=replace(sampling, temperature=temperature, seed=seed),
-        on_state=None,
-        is_due=SentenceWatch(),
-    )
 
 
 def usage_of(attempts: Sequence[Done]) -> UsageMeta:

@@ -31,7 +31,7 @@ from runtime.sequence import (
     Token,
     Vector,
 )
-from server.attempts import again, timings_of, usage_of
+from server.attempts import timings_of, usage_of
 from server.decide import Decision, decide, no_change
 from server.explain import explain
 from server.fallback import AuthoredLines, Bearing, Reason, bearing, situation
@@ -195,7 +195,7 @@ class Dialogue:
             is_over = progress.line.text or progress.num_attempts == MAX_ATTEMPTS
             if not progress.is_refused or is_over:
                 return
-            request = again(request, progress.decision_tokens)
+            request = replace(request.again(progress.decision_tokens), is_due=SentenceWatch())
 
     async def _say(
         self, request: Request, progress: Progress, check: LineCheck

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from runtime.llama_backend import LlamaContext, LlamaModel, Vector
 from runtime.prompt import decision_segments
 from runtime.sampling import SamplingParams
 from runtime.sequence import Done, Request, Token
+from runtime.step_budget import WholeBatches
 from train.dataset import TurnLabel
 from train.fit_agreement import split_sentences
 from train.fit_heads import Array
@@ -55,7 +56,11 @@ class ServedBundle:
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:
-        """An engine for one reply at a time, which remembers the last prompts."""
+        """An engine for one reply at a time, which remembers the last prompts.
+
+        What it evaluates together does not depend on the machine's pace, so that the same seeds
+        draw the same lines on the same kernels.
+        """
         settings = self.bundle.manifest.context
         num_sequences = 1 + _NUM_RESIDENTS
         config = settings.config(
@@ -63,7 +68,8 @@ class ServedBundle:
         )
         context = LlamaContext(self.model, config)
         try:
-            with Engine(context, max_residents=_NUM_RESIDENTS) as engine:
+            budget = WholeBatches()
+            with Engine(context, max_residents=_NUM_RESIDENTS, budget=budget) as engine:
                 yield engine
         finally:
             context.close()
@@ -123,8 +129,7 @@ class ServedBundle:
                 text = self._agreeing(said, is_raised=is_raised)
             if text or not said:
                 break
-            again = replace(sampling, seed=(sampling.seed or 0) + attempt)
-            request = Request([*prompt, *decided], again)
+            request = request.again(decided)
         return GeneratedLine(label, text, reason, words, attempt)
 
     def _agreeing(self, text: str, *, is_raised: bool) -> str:

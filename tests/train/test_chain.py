@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,20 @@ from export.reporter import RichReporter
 from heads.bundle import MODEL, file_sha256, load_bundle
 from heads.clues import NO_CLUES
 from heads.session import HeadsSession
+from rag.world import load_world
+from runtime.llama_backend import Chunk, LlamaContext
+from runtime.sampling import SamplingParams
 from server.cli import main
 from tests.server.serving import opened, served
 from tests.tiny_hf import make_tiny_hf
 from tests.train.tiny_run import TinyRun, gguf_run, make_run
 from train.checkpoint import BEST, LAST, read_persona, trained_sha256
+from train.dataset import conversations, read_dataset
 from train.export_run import REPORT, ExportOptions, ExportReport, export_run
 from train.heads_files import read_trained_heads
+from train.recall import open_writer
+from train.served import open_bundle
+from train.states import readings
 from train.trained import load_model, open_trained
 from train.variants import EXPORT
 
@@ -179,6 +187,29 @@ def test_the_bundle_is_evaluated_on_the_split_that_is_asked_for(
     assert main([*args, "--no-decision"]) == 0
     again = msgspec.json.decode((tmp_path / "report.json").read_bytes(), type=dict[str, Any])
     assert all(again[part] == report[part] for part in ("predictors", "perplexity"))
+
+
+def test_what_a_line_is_drawn_from_does_not_depend_on_the_machines_pace(
+    run: TinyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_evaluated: list[int] = []
+    decode = LlamaContext.decode
+
+    def counted(context: LlamaContext, chunks: Sequence[Chunk], **options: Any) -> list[int]:
+        num_evaluated.append(sum(len(chunk.tokens) for chunk in chunks))
+        return decode(context, chunks, **options)
+
+    world, splits = load_world(run.folder / "world"), read_dataset(run.folder / "data")
+    with open_bundle(bundle_of(run), 1) as served:
+        writer = open_writer(run.folder / "world", world, "none", served.encoder)
+        wanted = readings(conversations(splits["validation"]).values(), writer)
+        sampling = SamplingParams(seed=1, max_tokens=4)
+        with served.engine() as engine:
+            monkeypatch.setattr(LlamaContext, "decode", counted)
+            served.reply(engine, wanted[0], 0, sampling, world)
+        transcript = wanted[0].transcript
+    asked = [*transcript.opening, *transcript.told, *transcript.turns[0].asked]
+    assert num_evaluated[:2] == [len(asked) - 1, 1], "the prompt, then its state"
 
 
 def test_what_is_kept_of_a_run_builds_the_same_weights(run: TinyRun, tmp_path: Path) -> None:
