@@ -26,7 +26,8 @@ from export.machine import describe_machine
 from export.reporter import RichReporter
 from export.speed import measure_speed, speed_config
 from runtime.host import num_cores
-from runtime.llama_backend import LlamaContext, LlamaModel, cpu_features
+from runtime.llama_backend import LlamaContext, LlamaModel
+from runtime.llama_library import cpu_features
 
 RECORD = Path(__file__).with_name("kernels.json")
 SHAPE, NUM_LAYERS = "qwen2.5-3b", 4

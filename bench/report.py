@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from export.machine import describe_machine
-from runtime.llama_backend import cpu_features
+from runtime.llama_library import cpu_features
 
 _PACKAGES = ("llama-cpp-python", "numpy", "onnxruntime", "starlette", "uvicorn")
 _NUM_RESAMPLES = 10_000

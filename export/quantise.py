@@ -16,7 +16,7 @@ from export.errors import QuantiseError
 from export.gguf_file import Bytes, GgufModel, Tensor, write_gguf
 from export.quant_types import convert
 from runtime.errors import ModelError
-from runtime.llama_backend import quantize
+from runtime.llama_library import quantize
 
 QuantType: TypeAlias = Literal[
     "keep", "f32", "f16", "q8_0", "q4_0", "q5_0", "q4_k_m", "q5_k_m", "q6_k"

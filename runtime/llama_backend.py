@@ -1,116 +1,32 @@
-"""The only module that imports llama_cpp: weights, vocabulary, KV cache, batches, samplers.
+"""A model and a context of llama.cpp: weights, vocabulary, KV cache, batches, samplers.
 
 Uses the C API by ctypes: the package's own batch class restarts positions and knows one sequence
 only. Nothing here is thread-safe; one thread owns a context.
 """
 
 import ctypes
-import logging
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
 import llama_cpp.llama_cpp as C  # noqa: N812 (the C API)
 import numpy as np
 import numpy.typing as npt
-from llama_cpp._ggml import libggml
 
 from runtime.context_config import ContextConfig
 from runtime.errors import DecodeError, ModelError
-from runtime.host import cpu_model
+from runtime.llama_library import forget_errors, last_error, start_llama
 from runtime.sampling import MAX_SEED, SamplingParams
 
 Vector = npt.NDArray[np.float32]
 
-logger = logging.getLogger(__name__)
-
 _GGML_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}
-_FILE_TYPES = {
-    "f32": C.LLAMA_FTYPE_ALL_F32,
-    "f16": C.LLAMA_FTYPE_MOSTLY_F16,
-    "q4_0": C.LLAMA_FTYPE_MOSTLY_Q4_0,
-    "q8_0": C.LLAMA_FTYPE_MOSTLY_Q8_0,
-    "q4_k_m": C.LLAMA_FTYPE_MOSTLY_Q4_K_M,
-    "q5_k_m": C.LLAMA_FTYPE_MOSTLY_Q5_K_M,
-    "q6_k": C.LLAMA_FTYPE_MOSTLY_Q6_K,
-}
 _PIECE_BYTES = 256
 _WARM_UP_TOKENS = 64
 _PENALTY_TOKENS = 64
-_ERROR_LEVEL = 4
 _LOWEST_TEMPERATURE = 1e-4  # logits divided by less may overflow; it is greedy anyway
-_LIBRARIES = Path(llama_cpp.__file__).parent / "lib"
-
-_recent_errors: deque[str] = deque(maxlen=4)
-
-
-@C.llama_log_callback  # type: ignore[untyped-decorator]
-def _on_log(level: int, text: bytes, _: Any) -> None:
-    message = text.decode("utf-8", errors="replace").strip()
-    if level == _ERROR_LEVEL:
-        _recent_errors.append(message)
-    logger.debug("%s", message)
-
-
-@cache
-def _start_llama() -> None:
-    C.llama_log_set(_on_log, ctypes.c_void_p(0))
-    _load_kernels()
-    C.llama_backend_init()
-
-
-def _load_kernels() -> None:
-    """Where kernels are libraries of their own (GGML_BACKEND_DL), load the best that runs here."""
-    if not libggml.ggml_backend_reg_count():
-        libggml.ggml_backend_load_all_from_path(str(_LIBRARIES).encode())
-    if not libggml.ggml_backend_reg_count():
-        raise ModelError(
-            f"{_LIBRARIES}: none of llama.cpp's kernels runs on this CPU ({cpu_model()}); "
-            "compile llama-cpp-python on this machine"
-        )
-
-
-def has_kernels_to_choose_from() -> bool:
-    """Whether this build has kernels for several CPUs, of which the best is loaded."""
-    return any(_LIBRARIES.glob("*ggml-cpu-*"))
-
-
-def llama_version() -> str:
-    """Version of the package, which stands for that of llama.cpp."""
-    return str(llama_cpp.__version__)
-
-
-def cpu_features() -> dict[str, bool]:
-    """CPU features that this build of llama.cpp uses here, e.g. `{"AVX2": True, …}`."""
-    _start_llama()
-    info = C.llama_print_system_info().decode()
-    pairs = (part.rpartition(":")[2].partition("=") for part in info.split("|") if "=" in part)
-    return {name.strip(): value.strip() == "1" for name, _, value in pairs}
-
-
-def quantize(source: Path, target: Path, type_name: str, *, n_threads: int = 2) -> None:
-    """Write `source` as `target` with llama.cpp's quantiser (`q4_k_m`, `q8_0`, …).
-
-    Raises ModelError when the type is unknown or llama.cpp fails.
-    """
-    _start_llama()
-    if type_name not in _FILE_TYPES:
-        raise ModelError(f"unknown type {type_name!r}; one of {', '.join(_FILE_TYPES)}")
-    params = C.llama_model_quantize_default_params()
-    params.ftype, params.nthread = _FILE_TYPES[type_name], n_threads
-    params.allow_requantize = True
-    _recent_errors.clear()
-    code = C.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params))
-    if code != 0:
-        raise ModelError(f"{source}: quantising to {type_name} failed: {_last_error()}")
-
-
-def _last_error() -> str:
-    return _recent_errors[0] if _recent_errors else "llama.cpp gave no reason"
 
 
 class LlamaModel:
@@ -121,16 +37,16 @@ class LlamaModel:
     """
 
     def __init__(self, path: Path, *, vocab_only: bool = False, repack: bool = True) -> None:
-        _start_llama()
+        start_llama()
         if not path.is_file():
             raise ModelError(f"{path}: no such file; build or pull the bundle that should hold it")
         params = C.llama_model_default_params()
         params.vocab_only, params.use_extra_bufts = vocab_only, repack
-        _recent_errors.clear()
+        forget_errors()
         self.path = path
         self.handle = C.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
-            raise ModelError(f"{path}: not a model that llama.cpp can load: {_last_error()}")
+            raise ModelError(f"{path}: not a model that llama.cpp can load: {last_error()}")
         self._vocab = C.llama_model_get_vocab(self.handle)
         self.n_vocab: int = C.llama_vocab_n_tokens(self._vocab)
         self.n_ctx_train: int = C.llama_model_n_ctx_train(self.handle)
@@ -232,11 +148,11 @@ class LlamaContext:
 
     def __init__(self, model: LlamaModel, config: ContextConfig) -> None:
         self.model, self.config = model, config
-        _recent_errors.clear()
+        forget_errors()
         self.handle = C.llama_init_from_model(model.handle, _context_params(config))
         if not self.handle:
             raise ModelError(
-                f"{model.path}: no context of {config.n_ctx} cells: {_last_error()}; "
+                f"{model.path}: no context of {config.n_ctx} cells: {last_error()}; "
                 "lower PERSONA_N_CTX"
             )
         self._memory = C.llama_get_memory(self.handle)
@@ -304,13 +220,13 @@ class LlamaContext:
         Raises ModelError if llama.cpp can't, such as for want of memory.
         """
         tokens = [self.model.eos] * min(_WARM_UP_TOKENS, self.config.n_batch)
-        _recent_errors.clear()
+        forget_errors()
         try:
             self.decode([Chunk(0, 0, tokens, is_output=False)])
             self.decode([Chunk(0, len(tokens), tokens[:1], is_output=True)], embeddings=True)
         except DecodeError as error:
             raise ModelError(
-                f"{self.model.path}: {error}: {_last_error()}; free memory or lower PERSONA_N_CTX"
+                f"{self.model.path}: {error}: {last_error()}; free memory or lower PERSONA_N_CTX"
             ) from error
         self.clear()
 

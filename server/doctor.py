@@ -19,7 +19,8 @@ from rag.embedder import NO_EMBEDDER, Embedder, EmbedderError, open_embedder
 from rag.loader import WorldError
 from rag.world import load_world
 from runtime.errors import ModelError
-from runtime.llama_backend import LlamaModel, cpu_features, has_kernels_to_choose_from
+from runtime.llama_backend import LlamaModel
+from runtime.llama_library import cpu_features, has_kernels_to_choose_from
 from server.settings import Settings
 from server.tuned import in_force
 

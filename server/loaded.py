@@ -14,7 +14,8 @@ from runtime.context_config import MAX_SEQUENCES
 from runtime.encoder import PromptEncoder
 from runtime.engine import Engine
 from runtime.kv_cache import Offload
-from runtime.llama_backend import LlamaContext, LlamaModel, llama_version
+from runtime.llama_backend import LlamaContext, LlamaModel
+from runtime.llama_library import llama_version
 from runtime.pace import Pace
 from runtime.prefix_store import PrefixStore
 from runtime.swap_space import SwapSpace

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heads.bundle import file_sha256
-from runtime.llama_backend import llama_version
+from runtime.llama_library import llama_version
 from train.dataset import TurnLabel
 from train.states import Conditions, Form, LabelledState, Reading
 

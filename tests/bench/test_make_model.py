@@ -17,7 +17,8 @@ from bench.random_weights import random_rows
 from export.gguf_file import dequantise, read_gguf, write_gguf
 from runtime.context_config import ContextConfig
 from runtime.encoder import PromptEncoder, find_special_ids
-from runtime.llama_backend import LlamaContext, LlamaModel, quantize
+from runtime.llama_backend import LlamaContext, LlamaModel
+from runtime.llama_library import quantize
 from runtime.prompt import Special
 from server.cli import main
 

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from runtime import llama_backend
+from runtime import llama_library
 from runtime.context_config import ContextConfig
 from runtime.errors import DecodeError, ModelError
-from runtime.llama_backend import Chunk, LlamaContext, LlamaModel, cpu_features, quantize
+from runtime.llama_backend import Chunk, LlamaContext, LlamaModel
+from runtime.llama_library import cpu_features, quantize
 from tests.runtime.driving import SMALL, open_context
 from tests.runtime.reference import prefill
 
@@ -65,8 +66,8 @@ def loaded_kernels(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     ggml = SimpleNamespace(
         ggml_backend_reg_count=lambda: 0, ggml_backend_load_all_from_path=folders.append
     )
-    monkeypatch.setattr(llama_backend, "libggml", ggml)
-    llama_backend._start_llama.cache_clear()
+    monkeypatch.setattr(llama_library, "libggml", ggml)
+    llama_library.start_llama.cache_clear()
     return folders
 
 
