@@ -9,17 +9,19 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from statistics import median
 
+import msgspec
 import numpy as np
 from rich.progress import Progress
 
 from bench.fairness import Gaps, measure_gaps
 from bench.load_loops import ClosedLoop, Load, OpenLoop, Players, num_completed
-from bench.load_peers import open_peers
+from bench.load_peers import LlamaServer, open_peers
 from bench.load_targets import OURS, Kind, Outcome, ServerTarget, Target
 from bench.peer_llama_server import LlamaServerPeer
 from bench.peer_two_pass import TwoPassPeer
@@ -94,8 +96,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-tokens", type=int, default=32, help="of each reply (default: 32)")
     add("--newcomer", type=int, default=1_000, help="tokens of the prompt that arrives")
     add("--seed", type=int, default=0, help="of conversations and arrivals")
+    add("--swap-mb", type=int, metavar="MB", help="one more server of ours, with PERSONA_SWAP_MB")
     add("--peers", nargs="*", choices=["two-pass"], default=[], help="who takes turns with us")
     add("--llama-server", type=Path, metavar="PROGRAM", help="one more peer")
+    add("--llama-threads", type=int, metavar="N", help="of each of its two (default: all cores)")
     add_output(parser, num_runs=3)
     parser.set_defaults(run=run)
 
@@ -111,16 +115,9 @@ def run(args: argparse.Namespace) -> int:
     settings = server_settings(args)
     gaps = fairness(settings, turns, args.newcomer, args.runs)
     stretch = ratio_of([each.busy_p95 for each in gaps], [each.quiet_median for each in gaps])
-    peers_opened = open_peers(
-        settings,
-        args.llama_server,
-        has_two_passes=bool(args.peers),
-        num_sessions=max(args.sessions, default=1),
-        max_tokens=args.max_tokens,
-    )
-    with run_server(SERVE, settings) as server, peers_opened as peers:
-        server.wait_until_ready()
-        found = measure([ServerTarget(server, args.max_tokens), *peers], turns, args)
+    with ExitStack() as stack:
+        targets = _open_targets(args, settings, stack)
+        found = measure(targets, turns, args)
     pairs = _pairs(found)
     if found:
         print_table("turns under load, milliseconds p50 / p95", [_row(each) for each in found])
@@ -129,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
     _print_fairness(gaps, stretch, args.newcomer)
     names = ("sessions", "rates", "seconds", "turns", "max_tokens", "newcomer", "seed", "runs")
     chosen = {name: getattr(args, name) for name in names} | shown_settings(settings)
-    chosen["peers"] = [peer.name for peer in peers]
+    chosen["peers"] = [target.name for target in targets[1:]]
     figures = {
         "loads": [_figures(each) for each in found],
         "times": [
@@ -154,9 +151,35 @@ def run(args: argparse.Namespace) -> int:
     return int(is_uneven or is_behind or bool(failed))
 
 
+def _open_targets(args: argparse.Namespace, settings: Settings, stack: ExitStack) -> list[Target]:
+    """Our server, and whoever takes turns with it."""
+    servers = {OURS: settings}
+    if args.swap_mb is not None:
+        swapping = msgspec.structs.replace(settings, swap_mb=args.swap_mb)
+        servers[f"{OURS}, swap space {args.swap_mb} MB"] = swapping
+    targets = list[Target]()
+    for name, chosen in servers.items():
+        server = stack.enter_context(run_server(SERVE, chosen))
+        server.wait_until_ready()
+        targets.append(ServerTarget(server, args.max_tokens, name))
+    peers = open_peers(
+        settings,
+        LlamaServer(args.llama_server, args.llama_threads) if args.llama_server else None,
+        has_two_passes=bool(args.peers),
+        num_sessions=max(args.sessions, default=1),
+        max_tokens=args.max_tokens,
+    )
+    return [*targets, *stack.enter_context(peers)]
+
+
 def is_ahead(ours: Found, peer: Found) -> bool:
     """Whether the median keeps the bound, where there is one for this load."""
-    return peer.load != COMPARED or ours.times(peer).median >= MIN_TIMES[peer.target]
+    bound = _bound(peer)
+    return bound is None or ours.times(peer).median >= bound
+
+
+def _bound(peer: Found) -> float | None:
+    return MIN_TIMES.get(peer.target) if peer.load == COMPARED else None
 
 
 def _pairs(found: Sequence[Found]) -> list[tuple[Found, Found]]:
@@ -165,7 +188,7 @@ def _pairs(found: Sequence[Found]) -> list[tuple[Found, Found]]:
 
 
 def _pair_row(ours: Found, peer: Found) -> dict[str, object]:
-    bound = MIN_TIMES[peer.target] if peer.load == COMPARED else None
+    bound = _bound(peer)
     kept = _kept(is_ahead(ours, peer))
     return {
         "peer": peer.target,
@@ -186,6 +209,10 @@ def check(args: argparse.Namespace) -> None:
     check_range("--turns", args.turns, 1, 10_000)
     check_range("--max-tokens", args.max_tokens, 1, 512)
     check_range("--newcomer", args.newcomer, 8, 100_000)
+    if args.swap_mb is not None:
+        check_range("--swap-mb", args.swap_mb, 1, 1_000_000)
+    if args.llama_threads is not None:
+        check_range("--llama-threads", args.llama_threads, 1, 1_024)
 
 
 def fairness(

@@ -101,19 +101,27 @@ class PeerTarget:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class LlamaServer:
+    """llama-server's program, and the threads of each of its two processes."""
+
+    program: Path
+    num_threads: int | None = None
+    """None: one for each core."""
+
+
 @contextmanager
 def open_peers(
     settings: Settings,
-    program: Path | None,
+    llama_server: LlamaServer | None,
     *,
     has_two_passes: bool,
     num_sessions: int,
     max_tokens: int,
 ) -> Iterator[list[Target]]:
-    """The peers that are asked for, `program` being llama-server's.
+    """The peers that are asked for; llama-server has a slot for each of `num_sessions` players.
 
-    It has a slot for each of `num_sessions` players. Raises BundleError, PeerFailed, ModelError or
-    WorldError.
+    Raises BundleError, PeerFailed, ModelError or WorldError.
     """
     with ExitStack() as stack:
         peers: list[Peer] = []
@@ -128,9 +136,10 @@ def open_peers(
         if has_two_passes:
             peers.append(TwoPassPeer(bundle.model, model, **limits))
             stack.callback(peers[-1].close)
-        if program is not None:
+        if llama_server is not None:
+            limits["num_threads"] = llama_server.num_threads or limits["num_threads"]
             slots = {"num_conversations": num_sessions}
-            peers.append(LlamaServerPeer(program, bundle.model, **limits, **slots))
+            peers.append(LlamaServerPeer(llama_server.program, bundle.model, **limits, **slots))
             stack.callback(peers[-1].close)
         budget = settings.prompt_tokens
         yield [PeerTarget(peer, world, encoder, max_tokens, budget) for peer in peers]

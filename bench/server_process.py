@@ -64,14 +64,15 @@ def shown_settings(settings: Settings) -> dict[str, object]:
 def run_server(command: Sequence[str], settings: Settings) -> Iterator["Server"]:
     """`command` with --host and --port, ended with the context.
 
-    It is given the bundle, world and deadline of `settings`; whatever else `PERSONA_*` sets holds
-    too. Ctrl-C in a terminal does not reach it: what came of it so far can still be told.
+    It is given the bundle, world, deadline and swap space of `settings`; whatever else `PERSONA_*`
+    sets holds too. Ctrl-C in a terminal does not reach it: what came so far can still be told.
     """
     port = free_port()
     given = {
         "PERSONA_BUNDLE": str(settings.bundle),
         "PERSONA_WORLD": str(settings.world),
         "PERSONA_DEADLINE_MS": str(settings.deadline_ms),
+        "PERSONA_SWAP_MB": str(settings.swap_mb),
     }
     with ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile())

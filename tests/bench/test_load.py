@@ -241,6 +241,8 @@ def test_a_world_without_the_players_npc_is_told(
         (["--seconds", "0"], "--seconds is 0; it must be from 0.1"),
         (["--max-tokens", "513"], "--max-tokens is 513; it must be from 1 to 512"),
         (["--newcomer", "7"], "--newcomer is 7"),
+        (["--swap-mb", "0"], "--swap-mb is 0"),
+        (["--llama-threads", "0"], "--llama-threads is 0"),
         (["--newcomer", "5000"], "the cache has 4096"),
         (["--data", "no-such-folder"], "no-such-folder: no *.jsonl"),
     ],
@@ -277,6 +279,20 @@ def test_peers_take_turns_and_their_bounds_count(
         assert each["num"]["failed"] == 0
         assert each["milliseconds"]["state"][0] > 0
     assert all(each["times"]["median"] > 0 for each in figures["times"])
+
+
+@pytest.mark.usefixtures("easy_bounds")
+def test_a_server_with_swap_space_takes_turns_with_one_without(
+    played: Played, tmp_path: Path
+) -> None:
+    report = tmp_path / "a.json"
+    options = ["--sessions", "2", "--rates", "--seconds", "0.5", "--newcomer", "64"]
+    files = ["--swap-mb", "8", "--runs", "1", "--json", str(report)]
+    assert main(["bench", "load", *played.options, *options, *files]) == 0
+    content = msgspec.json.decode(report.read_bytes())
+    assert content["settings"]["peers"] == ["persona serve, swap space 8 MB"]
+    assert [each["num"]["failed"] for each in content["figures"]["loads"]] == [0, 0]
+    assert content["figures"]["times"][0]["times"]["median"] > 0
 
 
 def test_a_llama_server_that_is_not_there_is_told(

@@ -49,14 +49,15 @@ def test_a_report_shows_all_settings_of_the_server_but_keys_and_places(tmp_path:
 
 
 def test_a_server_gets_the_settings_that_are_given(tmp_path: Path) -> None:
-    settings = Settings(bundle=tmp_path, world=tmp_path / "world", deadline_ms=1_234)
-    names = ("PERSONA_BUNDLE", "PERSONA_WORLD", "PERSONA_DEADLINE_MS")
+    settings = Settings(bundle=tmp_path, world=tmp_path / "world", deadline_ms=1_234, swap_mb=56)
+    names = ("PERSONA_BUNDLE", "PERSONA_WORLD", "PERSONA_DEADLINE_MS", "PERSONA_SWAP_MB")
     program = f"import os; print(*map(os.environ.get, {names}))"
     before = dict(os.environ)
     with run_server([sys.executable, "-c", program], settings) as server:
         server.process.wait(60)
         server.log.seek(0)
-        assert server.log.read().decode().split() == [str(tmp_path), f"{tmp_path}/world", "1234"]
+        told = server.log.read().decode().split()
+        assert told == [str(tmp_path), f"{tmp_path}/world", "1234", "56"]
     assert os.environ == before
 
 
