@@ -63,6 +63,14 @@ has_extras() {
     return 1
 }
 
+# hnswlib comes as source alone.
+has_python_headers() {
+    .venv/bin/python - <<'END'
+import pathlib, sys, sysconfig
+sys.exit(not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").is_file())
+END
+}
+
 pip_install() {
     CMAKE_ARGS="${CMAKE_ARGS:-} $LEAN_FLAGS" CFLAGS="${CFLAGS:-} $NO_AMX" \
         CXXFLAGS="${CXXFLAGS:-} $NO_AMX" run_with_signs_of_life "installing" .venv/install.log \
@@ -76,6 +84,7 @@ install_extras() {
     wanted=$(cat pyproject.toml scripts/env.sh | sha256sum)
     if ! has_extras "$extras"; then
         command -v c++ >/dev/null || die "no C++ compiler; install g++ (apt-get install g++)"
+        has_python_headers || die "no C headers of Python; install them (apt-get install python3-dev)"
         echo "==> installing [$extras] into .venv (log: .venv/install.log): about 6 minutes on 2 cores"
         echo "    if llama.cpp has to be compiled for this CPU, half a minute if pip finds a wheel of it"
         pip_install -e ".[$extras]"

@@ -13,7 +13,8 @@ from rag.retriever import NOTE_TOKENS
 from rag.schema_errors import locate
 
 PREFIX = "PERSONA_"
-_FOREIGN = {"PERSONA_CACHE"}  # read by heads.bundle
+_FOREIGN = {"PERSONA_CACHE", "PERSONA_URL"}
+"""What heads.bundle reads, and where clients look for a server."""
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 

@@ -42,3 +42,13 @@ def test_an_environment_that_is_whole_is_left_alone(checkout: Checkout) -> None:
     checkout.stand_in(".venv/bin/pip", "")
     assert checkout.run("bash", "-c", ". scripts/env.sh; make_venv; echo made").stdout == "made\n"
     assert not (checkout.root / "calls").exists()
+
+
+def test_missing_headers_of_python_are_told_before_anything_is_installed(
+    checkout: Checkout,
+) -> None:
+    checkout.stand_in(".venv/bin/pip", "")
+    checkout.stand_in(".venv/bin/python", "exit 1")
+    done = checkout.run("bash", "-c", ". scripts/env.sh; install_extras demo")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "install python3-dev" in done.stderr

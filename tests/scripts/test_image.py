@@ -119,3 +119,10 @@ def test_a_second_run_waits_for_the_first(checkout: Checkout) -> None:
         os.close(lock)
     assert second.returncode == 0
     assert (folder / "bundle").exists()
+
+
+@pytest.mark.parametrize("option", ["--target", "--platform"])
+def test_an_option_without_its_value_is_told(checkout: Checkout, option: str) -> None:
+    done = checkout.run("scripts/image", option)
+    assert done.returncode == 1
+    assert f"{option} needs a value" in done.stderr

@@ -59,5 +59,6 @@ def test_an_unknown_variable_is_told_with_those_that_exist() -> None:
     assert "PERSONA_N_CTX" in str(caught.value)
 
 
-def test_the_cache_folder_is_another_ones_business() -> None:
-    assert read_settings({"PERSONA_CACHE": "a folder"}).port == Settings().port
+@pytest.mark.parametrize("name", ["PERSONA_CACHE", "PERSONA_URL"])
+def test_the_cache_folder_and_a_clients_server_are_anothers_business(name: str) -> None:
+    assert read_settings({name: "somewhere"}) == Settings()
