@@ -25,7 +25,8 @@ export async function getNpcs() {
 }
 
 /**
- * The events of one turn, in order: state, token…, done.
+ * The events of one turn, in order: state, token…, done. Throws a Problem: the server's, also where
+ * it ends a stream, or one of ours.
  * @param {any} body
  * @param {{idempotencyKey: string, signal: AbortSignal}} options
  * @returns {AsyncGenerator<{name: string, data: any}>}
@@ -49,11 +50,14 @@ export async function* ask(body, { idempotencyKey, signal }) {
   let isDone = false;
   try {
     for await (const { name, data } of readEvents(response.body)) {
+      const told = JSON.parse(data);
+      if (name === "error") throw new Problem(told.code, told);
       isDone = name === "done";
-      yield { name, data: JSON.parse(data) };
+      yield { name, data: told };
     }
   } catch (error) {
-    throw isAbort(error) ? error : new Problem("cut", { detail: String(error) });
+    if (error instanceof Problem || isAbort(error)) throw error;
+    throw new Problem("cut", { detail: String(error) });
   }
   if (!isDone) throw new Problem("cut");
 }

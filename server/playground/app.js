@@ -4,7 +4,7 @@ import { ask, getNpcs, isAbort, Problem } from "./api.js";
 import { renderControls, showFeelings } from "./controls.js";
 import { Conversation, initialState } from "./conversation.js";
 import { curlOf } from "./curl.js";
-import { byId, el, present } from "./dom.js";
+import { byId, el, isEnter, present } from "./dom.js";
 import { apiKey, keep, kept } from "./kept.js";
 import { plotView } from "./plot.js";
 import { flagsView, timingsView } from "./readings.js";
@@ -213,7 +213,7 @@ function say(said) {
 function retry(turn) {
   if (running || !conversation?.turns.includes(turn)) return;
   conversation.again(turn);
-  viewOf(turn);
+  byId("turns").append(viewOf(turn));
   byId("say").focus();
   run(turn);
 }
@@ -333,8 +333,7 @@ function listen() {
   });
   byId("say").addEventListener("input", fitComposer);
   byId("say").addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-    // while an IME composes, Enter belongs to it
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    if (!isEnter(event) || event.shiftKey) return;
     event.preventDefault();
     say(byId("say").value.trim());
   });

@@ -1,7 +1,7 @@
 /** The controls of the scene: the state of the game that goes with the next line. */
 
 import { FEELINGS } from "./conversation.js";
-import { byId, el, present } from "./dom.js";
+import { byId, el, isEnter, present } from "./dom.js";
 import { t } from "./texts.js";
 import { plain } from "./words.js";
 
@@ -201,7 +201,7 @@ function chips(key, label, state, suggested, onChange) {
   }
   /** @param {KeyboardEvent} event */
   function addOnEnter(event) {
-    if (event.key !== "Enter" || event.isComposing) return;
+    if (!isEnter(event)) return;
     event.preventDefault();
     add(input.value.trim());
   }

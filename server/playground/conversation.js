@@ -67,12 +67,10 @@ export class Conversation {
 
   /** @param {string} said @returns {Turn} */
   begin(said) {
-    const history = this.counted.map(({ said: player, line: npc }) => ({ player, npc }));
     /** @type {Turn} */
     const turn = {
       said,
-      body: this.#body(said, history),
-      idempotencyKey: randomId(),
+      ...this.#request(said),
       status: "running",
       line: "",
       before: this.feelings,
@@ -80,7 +78,6 @@ export class Conversation {
       decided: null,
       answer: null,
       problem: null,
-      history,
     };
     this.turns.push(turn);
     return turn;
@@ -114,16 +111,28 @@ export class Conversation {
   }
 
   /**
-   * The turn is to be asked once more: after a failure as the same request, for which the server
-   * gives the same answer, should it have one; after a stop as another, from before the turn.
-   * @param {Turn} turn
+   * The turn is to be asked once more, and is the last one then. If it failed and nothing was said
+   * since, it is the same request, for which the server gives the same answer, should it have one.
+   * Otherwise it is another, whose history takes back what the server made of the first.
+   * @param {Turn} turn one that was not decided
    */
   again(turn) {
-    if (turn.status === "stopped") {
-      turn.idempotencyKey = randomId();
-      turn.body = { ...turn.body, dialogue_history: turn.history };
-    }
-    Object.assign(turn, { status: "running", problem: null, line: "" });
+    const isSame = turn.status === "failed" && turn === this.turns.at(-1);
+    if (!isSame) Object.assign(turn, this.#request(turn.said));
+    this.turns = [...this.turns.filter((other) => other !== turn), turn];
+    Object.assign(turn, {
+      status: "running",
+      problem: null,
+      line: "",
+      before: this.feelings,
+      after: this.feelings,
+    });
+  }
+
+  /** What is sent, as things stand now. @param {string} said */
+  #request(said) {
+    const history = this.counted.map(({ said: player, line: npc }) => ({ player, npc }));
+    return { body: this.#body(said, history), idempotencyKey: randomId(), history };
   }
 
   /** @param {string} said @param {Turn["history"]} history */

@@ -58,3 +58,11 @@ export function present(children) {
  * @returns {any}
  */
 export const byId = (id) => document.getElementById(id);
+
+/**
+ * Whether Enter was pressed, and not to confirm what an IME composes. WebKit ends the composition
+ * before that key comes, and tells by its code alone that it was for the IME (WebKit bug 165004).
+ * @param {KeyboardEvent} event
+ */
+export const isEnter = (event) =>
+  event.key === "Enter" && !event.isComposing && event.keyCode !== 229;

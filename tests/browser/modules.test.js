@@ -141,6 +141,35 @@ test("a failed turn is asked again as the same request", () => {
   assert.equal(turn.problem, null);
 });
 
+test("a turn asked again after a later one is another request, from how things stand then", () => {
+  for (const status of ["stopped", "failed"]) {
+    const conversation = begun();
+    const lost = conversation.begin("lost");
+    const { idempotencyKey } = lost;
+    conversation.end(lost, status);
+    const later = conversation.begin("and now?");
+    conversation.decide(later, decided("t2", 0.1));
+    later.line = "Now";
+    conversation.end(later, "failed", { code: "cut" });
+    conversation.again(lost);
+    conversation.decide(lost, decided("t3", 0.5));
+    const history = [HELLO, { player: "and now?", npc: "Now" }];
+    assert.deepEqual(lost.body.dialogue_history, history);
+    assert.deepEqual(lost.history, history);
+    assert.equal(lost.body.context.npc_state.trust, 0.2);
+    assert.notEqual(lost.idempotencyKey, idempotencyKey);
+    assert.deepEqual(
+      conversation.counted.map(({ before, after }) => [before.trust, after.trust]),
+      [
+        [0, 0.1],
+        [0.1, 0.2],
+        [0.2, 0.7],
+      ],
+    );
+    assert.deepEqual(conversation.start, { trust: 0, relationship: 0 });
+  }
+});
+
 test("an NPC of whom the server tells only an id can be asked", () => {
   const { body } = new Conversation({ npc_id: "mina" }).begin("hello");
   assert.deepEqual(body.context.game_state, {});

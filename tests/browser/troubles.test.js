@@ -86,6 +86,42 @@ test("a connection that breaks after the state keeps the decision and offers no 
   await page.context().close();
 });
 
+test("a turn asked again comes after what was said since, and the readings are of it", async () => {
+  const page = await open(browser);
+  await page.check("[name=npc][value=sora]");
+  await slideTo(page, 0);
+  const asked = [];
+  const some = { ...STATE, delta: { trust: 0.1, relationship: 0 }, flags: {}, flags_detail: {} };
+  const more = { ...STATE, turn_id: "t2", delta: { trust: 0.5, relationship: 0 } };
+  await page.route("**/ask", (route) => {
+    asked.push(route.request());
+    if (asked.length === 1) return route.abort();
+    const state = asked.length === 2 ? some : more;
+    return route.fulfill(stream(sse("state", state) + sse("token", { text: "Well," })));
+  });
+  await say(page, "One.");
+  await say(page, "Two."); // breaks off after its state: it counts, and is not asked again
+  await page.click(".do-retry");
+  await isQuiet(page);
+
+  const texts = (selector) => page.locator(selector).allInnerTexts();
+  assert.deepEqual(
+    (await texts(".turn .said")).map((text) => text.split(/\s/).at(-1)),
+    ["Two.", "One."],
+  );
+  assert.equal(await page.textContent("#state-trust-value"), "0.60");
+  assert.match(await page.getAttribute(".plot svg", "aria-label"), /After turn 2: trust 0\.60/);
+  await page.click(".plot summary");
+  assert.deepEqual(await texts(".plot tbody td:nth-child(2)"), ["0.00", "0.10", "0.60"]);
+  assert.equal(await page.locator(".plot .edit").count(), 0);
+  assert.match(await page.innerText(".flag.raised >> nth=0"), /Take brass_spyglass/);
+
+  const body = asked[2].postDataJSON();
+  assert.deepEqual(body.dialogue_history, [{ player: "Two.", npc: "Well," }]);
+  assert.equal(body.context.npc_state.trust, 0.1);
+  await page.context().close();
+});
+
 test("an unreachable server is told in a sentence, and the same request is tried again", async () => {
   const page = await open(browser);
   const keys = [];
@@ -111,6 +147,27 @@ test("an overloaded server says when to come back", async () => {
     await page.innerText(".turn .problem"),
     /too much to do.*64 requests are waiting.*Try again in 2 s/,
   );
+  await page.context().close();
+});
+
+test("a stream that ends in an error says what went wrong, and a state before it stands", async () => {
+  const page = await open(browser);
+  const { body } = problem(429, "overloaded", "64 requests are waiting");
+  const error = sse("error", JSON.parse(body));
+  for (const [begun, numRetries] of [
+    [": keep-alive\n\n", 1],
+    [sse("state", STATE), 0],
+  ]) {
+    await page.route("**/ask", (route) => route.fulfill(stream(begun + error)));
+    await page.click("#new");
+    await say(page, "Hello.");
+    assert.match(
+      await page.innerText(".turn.failed .problem"),
+      /too much to do.*64 requests are waiting/,
+    );
+    assert.equal(await page.locator(".do-retry").count(), numRetries);
+    await page.unroute("**/ask");
+  }
   await page.context().close();
 });
 
