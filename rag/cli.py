@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from rich.console import Console
@@ -10,16 +11,20 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from heads.bundle import read_manifest
+from heads.bundle import load_bundle
 from rag.calibration import read_calibration
 from rag.check import check_names
-from rag.documents import ANY, BaseDocument, FlagDef
+from rag.check_sizes import check_sizes
+from rag.documents import ANY, BaseDocument, DialogueTurn, FlagDef, Lang
 from rag.embedder import DEFAULT, open_embedder
 from rag.index_store import index_folder, open_index
-from rag.loader import KINDS, WorldError
-from rag.retriever import Retriever
+from rag.language import detect_language
+from rag.loader import KINDS, Problem, Source, WorldError
+from rag.nfc import in_nfc
+from rag.retriever import NOTE_TOKENS, Recalled, Retriever, kept_back
 from rag.scaffold import ScaffoldError, write_npc
-from rag.world import load_world, read_world
+from rag.scopes import Scene
+from rag.world import World, load_world, read_world
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -29,7 +34,15 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     check = actions.add_parser("check", help="report every problem of a world, and what it holds")
     check.add_argument("folder", type=Path)
     check.add_argument(
-        "--bundle", type=Path, help="also hold flags and deltas against this bundle's heads"
+        "--bundle",
+        type=Path,
+        help="also hold flags and deltas against this bundle's heads, and notes against the budget",
+    )
+    check.add_argument(
+        "--note-tokens",
+        type=_count,
+        default=NOTE_TOKENS,
+        help=f"that budget: the server's PERSONA_NOTE_TOKENS (default: {NOTE_TOKENS})",
     )
     check.set_defaults(run=run_check)
     new = actions.add_parser("new", help="write the documents of a new NPC, to be filled in")
@@ -42,9 +55,14 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     index.set_defaults(run=run_index)
     search = actions.add_parser("search", help="what an utterance finds in a world, by meaning")
     search.add_argument("folder", type=Path)
-    search.add_argument("text", help="what a player says")
-    search.add_argument("--npc", help="search as this NPC would (default: the whole world)")
-    search.add_argument("--limit", type=int, default=5)
+    search.add_argument("text", type=_typed, help="what a player says")
+    search.add_argument(
+        "--npc", type=_typed, help="search as this NPC would (default: the whole world)"
+    )
+    for option, what in (("--stage", "quest stage"), ("--location", "place")):
+        search.add_argument(option, type=_typed, help=f"the {what} (default: the NPC's first)")
+    search.add_argument("--lang", choices=("ko", "en"), help="(default: that of the text)")
+    search.add_argument("--limit", type=_count, default=5)
     search.set_defaults(run=run_search)
     for parser in (index, search):
         parser.add_argument(
@@ -55,11 +73,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run_check(args: argparse.Namespace) -> int:
     """Print what the world holds; WorldError lists what is wrong with it."""
     sources = read_world(args.folder)
-    if args.bundle:
-        heads = read_manifest(args.bundle).heads
-        flags, deltas = ([head.name for head in part] for part in (heads.flags, heads.delta))
-        if problems := check_names(sources, flags, deltas):
-            raise WorldError(problems)
+    if args.bundle and (problems := _problems_with(args.bundle, sources, args.note_tokens)):
+        raise WorldError(problems)
     documents = [source.document for source in sources]
     Console().print(_table(documents))
     num_npcs = len({d.npc_id for d in documents if _kind(d) == "npc_persona"})
@@ -89,13 +104,10 @@ def run_index(args: argparse.Namespace) -> int:
 
 
 def run_search(args: argparse.Namespace) -> int:
-    """Print the nearest documents with their scores."""
+    """Print the nearest documents with their scores, and which of them a turn is told."""
     world = load_world(args.folder)
-    if args.npc is not None and args.npc not in world.npcs:
-        print(
-            f"persona world search: no NPC {args.npc!r}; known are {', '.join(world.npcs)}",
-            file=sys.stderr,
-        )
+    if wrong := _no_such(world, args):
+        print(f"persona world search: {wrong}", file=sys.stderr)
         return 1
     embedder = open_embedder(args.embedder)
     index, _ = open_index(world.documents, embedder, index_folder(args.folder, embedder.id))
@@ -107,17 +119,57 @@ def run_search(args: argparse.Namespace) -> int:
         matches = index.near(vector, args.npc, args.limit, letters=letters)
     else:
         matches = index.search(vector, args.limit, letters=letters)
-    table = Table("document", "score", "letters", "lead", "nearest passage")
+    place = _place_of(world, args) if args.npc else None
+    table = Table("document", "score", "letters", "lead", "told", "nearest passage")
     for found in retriever.weighed(matches, vector):
-        match, mark = found.match, "" if found.is_near else " (too far)"
-        numbers = f"{match.score:.3f}", f"{match.letters:.3f}", f"{found.lead:.3f}{mark}"
-        table.add_row(Text(match.document.id), *numbers, Text(match.passage))
+        match = found.match
+        numbers = f"{match.score:.3f}", f"{match.letters:.3f}", f"{found.lead:.3f}"
+        table.add_row(Text(match.document.id), *numbers, _told(found, place), Text(match.passage))
     Console().print(table)
+    where = "where its scope says"
+    if place:
+        scene, lang = place
+        where = f"at stage {scene.quest_stage!r}, place {scene.location!r}, in {lang!r}"
     print(
-        f"notes are shown to the model from a lead of {calibration.note:.3f} on, or with a passage "
-        f"of {calibration.same:.3f}"
+        f"a note is told {where}, from a lead of {calibration.note:.3f} on, or with a passage of "
+        f"{calibration.same:.3f}"
     )
     return 0
+
+
+def _no_such(world: World, args: argparse.Namespace) -> str:
+    """What of the scene that is asked for the world lacks; empty if nothing."""
+    if args.npc is None:
+        is_placed = args.stage or args.location or args.lang
+        return "--stage, --location and --lang need --npc" if is_placed else ""
+    if (persona := world.npcs.get(args.npc)) is None:
+        return f"no NPC {args.npc!r}; known are {', '.join(world.npcs)}"
+    for what, name, known in (
+        ("stage", args.stage, persona.stages),
+        ("place", args.location, persona.locations and world.places),
+    ):
+        if known and name not in (None, ANY, *known):
+            return f"no {what} {name!r}; known are {', '.join(known)}"
+    return ""
+
+
+def _place_of(world: World, args: argparse.Namespace) -> tuple[Scene, Lang]:
+    """Where and in which language a turn would be, as `/ask` fills what is not given."""
+    persona = world.npcs[args.npc]
+    stage = args.stage or next(iter(persona.stages), ANY)
+    location = args.location or next(iter(persona.locations), ANY)
+    lang = args.lang or detect_language(args.text, persona.lang)
+    return Scene(args.npc, stage, location), lang
+
+
+def _told(found: Recalled, place: tuple[Scene, Lang] | None) -> str:
+    """Whether a turn is told it, there or (without `place`) where it belongs; else why not."""
+    note = found.match.document
+    if place is None:
+        lang = note.lang if isinstance(note, DialogueTurn) else "ko"
+        place = Scene(note.npc_id, note.quest_stage, note.location), lang
+    why_not = kept_back(note, *place) or ("" if found.is_near else "too far")
+    return f"not told: {why_not}" if why_not else "yes"
 
 
 def run_new(args: argparse.Namespace) -> int:
@@ -130,6 +182,36 @@ def run_new(args: argparse.Namespace) -> int:
     print(f"wrote {path}; fill it in (each `comment` says what with), then")
     print(f"  persona world check {args.world}")
     return 0
+
+
+def _problems_with(folder: Path, sources: Sequence[Source], note_tokens: int) -> list[Problem]:
+    """What a world has that the bundle in `folder` has no heads for, or no room."""
+    from heads.loading import open_encoder  # noqa: PLC0415 (llama.cpp: slow)
+    from runtime.llama_backend import LlamaModel  # noqa: PLC0415
+
+    bundle = load_bundle(folder, verify_hashes=False)
+    heads = bundle.manifest.heads
+    flags, deltas = ([head.name for head in part] for part in (heads.flags, heads.delta))
+    with closing(LlamaModel(bundle.model, vocab_only=True)) as model:
+        sizes = check_sizes(sources, open_encoder(bundle, model), note_tokens)
+        return [*check_names(sources, flags, deltas), *sizes]
+
+
+def _typed(text: str) -> str:
+    """`text` as the world spells its own. Raises ArgumentTypeError for what is not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError("it is not UTF-8") from error
+    spelt: str = in_nfc(text)
+    return spelt
+
+
+def _count(text: str) -> int:
+    """Raises ArgumentTypeError for anything but a number above 0."""
+    if not text.isdecimal() or (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return number
 
 
 def _kind(document: BaseDocument) -> str:

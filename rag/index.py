@@ -209,7 +209,11 @@ class WorldIndex:
         wanted = min(num_rows, limit if is_allowed is None else max(limit, SEARCH_EFFORT))
         while True:
             self._graph.set_ef(max(SEARCH_EFFORT, wanted))
-            labels, distances = self._graph.knn_query(vector, k=wanted, num_threads=1)
+            try:
+                labels, distances = self._graph.knn_query(vector, k=wanted, num_threads=1)
+            except RuntimeError:  # among near duplicates the walk reaches fewer than it is to find
+                allowed = self._numbers if is_allowed is None else np.flatnonzero(is_allowed)
+                return _largest(allowed, self._note_vectors[allowed] @ vector, limit)
             numbers, counts = self._with_texts(labels[0].astype(np.int64))
             cosines = np.repeat(1 - distances[0], counts)
             if is_allowed is not None:

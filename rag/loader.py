@@ -4,8 +4,8 @@ All problems are collected before anything is raised, each with file, id, key an
 out in NFC, so that names are equal where they look equal.
 """
 
-import codecs
 import difflib
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -16,14 +16,15 @@ from typing import Any, get_args
 import msgspec
 
 from rag.documents import BaseDocument, Document
+from rag.front_matter import read_front_matter
 from rag.nfc import in_nfc
+from rag.repeated_keys import repeated_keys
 from rag.schema_errors import locate
 
-LORE_SUFFIXES = {".md", ".txt"}
+JSON_SUFFIX, LORE_SUFFIXES = ".json", {".md", ".txt"}
 KINDS: dict[str, type[BaseDocument]] = {
     str(kind.__struct_config__.tag): kind for kind in get_args(Document)
 }
-_FRONT_MATTER = re.compile(r"\A---\n(?P<head>.*?)\n---\n(?P<body>.*)\Z", re.DOTALL)
 _UNKNOWN, _MISSING = "unknown field", "missing required field"
 
 
@@ -63,12 +64,9 @@ def read_documents(folder: Path) -> tuple[list[Source], list[Problem]]:
     if not folder.is_dir():
         return [], [Problem(str(folder), "-", "-", "no such folder", "name a world's folder")]
     sources: list[Source] = []
-    problems: list[Problem] = []
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if not _is_document(relative):
-            continue
-        file = relative.as_posix()
+    paths, problems = _find(folder)
+    for path in sorted(paths):
+        file = path.relative_to(folder).as_posix()
         for result in _read(path, file):
             if isinstance(result, Problem):
                 problems.append(result)
@@ -77,51 +75,120 @@ def read_documents(folder: Path) -> tuple[list[Source], list[Problem]]:
     return sources, problems
 
 
-def _is_document(relative: Path) -> bool:
-    """Whether a path in a world's folder is a document's: not an editor's, nor for people."""
-    if any(part.startswith(".") for part in relative.parts):
+def _find(folder: Path) -> tuple[list[Path], list[Problem]]:
+    """The documents' files under `folder`, links followed, and which folders cannot be read."""
+    paths: list[Path] = []
+    problems: list[Problem] = []
+
+    def note(error: OSError) -> None:
+        file = Path(error.filename).relative_to(folder).as_posix()
+        problems.append(_unreadable(file, error))
+
+    seen: set[tuple[int, int]] = set()
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=note):
+        here = Path(place)
+        status = here.stat()
+        if (status.st_dev, status.st_ino) in seen:  # a link back, or a second one
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths += [here / name for name in files if _is_document(here / name)]
+    return paths, problems
+
+
+def _is_document(path: Path) -> bool:
+    """Whether a file in a world's folder is a document's: not an editor's, nor for people.
+
+    So is a link to nowhere: it may have led to a folder of them.
+    """
+    name, suffix = path.name, path.suffix.lower()
+    if name.startswith("."):
         return False
-    is_lore = relative.suffix in LORE_SUFFIXES and not relative.name.lower().startswith("readme")
-    return is_lore or relative.suffix == ".json"
+    is_lore = suffix in LORE_SUFFIXES and not name.lower().startswith("readme")
+    return is_lore or suffix == JSON_SUFFIX or _leads_nowhere(path)
+
+
+def _leads_nowhere(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError:
+        return True
+    return False
 
 
 def _read(path: Path, file: str) -> Iterator[Document | Problem]:
-    """The documents of a file, or what is wrong with it; nothing of a folder or a pipe."""
+    """The documents of a file, or what is wrong with it; nothing of a pipe."""
+    is_json = path.suffix.lower() == JSON_SUFFIX
     try:
-        if stat.S_ISREG(path.stat().st_mode):
-            yield from (_read_json if path.suffix == ".json" else _read_lore)(path, file)
+        if not stat.S_ISREG(path.stat().st_mode):
+            return
+        if (problem := _misnamed(path, file)) is not None:
+            yield problem
+            return
+        text = _text(path)
     except OSError as error:
-        what = f"cannot be read: {error.strerror}"
-        yield Problem(file, "-", "-", what, "make it readable, or remove it")
-
-
-def _read_json(path: Path, file: str) -> Iterator[Document | Problem]:
-    try:
-        content = in_nfc(msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8)))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        remedy = "look for a missing comma, quote or bracket just before that byte"
-        yield Problem(file, "-", "-", f"not valid JSON: {error}", remedy)
-        return
-    for item in content if isinstance(content, list) else [content]:
-        yield from _convert(item, file)
-
-
-def _read_lore(path: Path, file: str) -> Iterator[Document | Problem]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows editors begin with a mark
+        yield _unreadable(file, error)
     except UnicodeDecodeError as error:
         what = f"not UTF-8: {error.reason} at byte {error.start}"
         yield Problem(file, "-", "-", what, "save the file as UTF-8")
+    else:
+        yield from _read_json(text, file) if is_json else _read_lore(text, path.stem, file)
+
+
+def _unreadable(file: str, error: OSError) -> Problem:
+    what = f"cannot be read: {error.strerror}"
+    return Problem(file, "-", "-", what, "make it readable, or remove it")
+
+
+def _misnamed(path: Path, file: str) -> Problem | None:
+    """What is wrong with a file's name, or with that of a folder around it."""
+    shown = os.fsencode(file).decode("utf-8", "replace")
+    if shown != file:
+        what = "the name is not UTF-8"
+        return Problem(shown, "-", "-", what, "rename it; an archive from Windows may have made it")
+    meant = path.with_suffix("")
+    if path.suffix.lower() in LORE_SUFFIXES and meant.suffix.lower() == JSON_SUFFIX:
+        what = f"JSON is not read from a {path.suffix} file"
+        remedy = f"rename it to {meant.name}; the file manager may be hiding its last ending"
+        return Problem(file, "-", "-", what, remedy)
+    return None
+
+
+def _text(path: Path) -> str:
+    """Raises OSError, and UnicodeDecodeError for what is not text in UTF-8."""
+    raw = path.read_bytes()
+    if (at := raw.find(b"\0")) >= 0:
+        raise UnicodeDecodeError("utf-8", raw, at, at + 1, "zero byte")
+    return raw.decode("utf-8-sig")  # Windows editors begin with a mark
+
+
+def _read_json(text: str, file: str) -> Iterator[Document | Problem]:
+    try:
+        content = in_nfc(msgspec.json.decode(text))
+        repeated = repeated_keys(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        remedy = "look for a missing comma, quote or bracket just before that byte"
+        yield Problem(file, "-", "-", f"not valid JSON: {error}", remedy)
         return
-    head: dict[str, object] = {}
-    if match := _FRONT_MATTER.match(text):
-        pairs = (line.partition(":") for line in match["head"].splitlines() if line.strip())
-        head = {key.strip(): value.strip() for key, _, value in pairs}
-        if isinstance(items := head.get("items"), str):
-            head["items"] = [name.strip() for name in items.split(",")]
-        text = match["body"]
-    defaults = {"id": path.stem, "type": "lore"}
-    yield from _convert(in_nfc({**defaults, **head, "content": text.strip()}), file)
+    items = content if isinstance(content, list) else [content]
+    for item, keys in zip(items, repeated, strict=True):
+        for key in keys:
+            yield Problem(file, _id_of(item), key, "stands twice", "keep one of them")
+        yield from _convert(item, file)
+
+
+def _read_lore(text: str, stem: str, file: str) -> Iterator[Document | Problem]:
+    found = read_front_matter(in_nfc(text.replace("\r\n", "\n").replace("\r", "\n")))
+    item = {"id": in_nfc(stem), "type": "lore", **found.head, "content": found.body}
+    for fault in found.faults:
+        yield Problem(file, _id_of(item), fault.key, fault.what, fault.remedy)
+    if found.is_closed:
+        yield from _convert(item, file)
+
+
+def _id_of(item: object) -> str:
+    return str(item.get("id", "-")) if isinstance(item, dict) else "-"
 
 
 def _convert(item: object, file: str) -> Iterator[Document | Problem]:
@@ -129,7 +196,7 @@ def _convert(item: object, file: str) -> Iterator[Document | Problem]:
 
     msgspec stops at the first error, so what it names is left out and the rest is tried again.
     """
-    name = str(item.get("id", "-")) if isinstance(item, dict) else "-"
+    name = _id_of(item)
     left: Any = dict(item) if isinstance(item, dict) else item
     wrong: set[str] = set()
     while True:

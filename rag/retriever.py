@@ -131,6 +131,18 @@ def _scope_of(note: Note) -> _Scope | None:
     return (note.quest_stage, ANY, ANY) if isinstance(note, Lore) else None
 
 
+def kept_back(note: Note, scene: Scene, lang: Lang) -> str:
+    """Why no turn at `scene` is told `note`, however near it is; empty if it may be."""
+    scope = _scope_of(note)
+    if scope is None:
+        return "picked by scene"
+    here = (scene.quest_stage, scene.location, lang)
+    for name, wanted, what in zip(scope, here, ("stage", "place", "language"), strict=True):
+        if name not in (ANY, wanted):
+            return f"another {what}"
+    return ""
+
+
 def note_text(note: Note, lang: Lang) -> str:
     """A note as a prompt tells it."""
     if isinstance(note, DialogueTurn):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rag.documents import ANY, DialogueTurn
+from rag.documents import ANY, DialogueTurn, Lore
+from rag.index import Match
 from rag.retriever import Retriever, note_ids
 from rag.scopes import Scene
 from rag.searchable import Note
@@ -53,22 +54,17 @@ class Detection:
 
 
 def retrieval_scores(retriever: Retriever, queries: Sequence[Query]) -> dict[str, Recall]:
-    """Recall at NPC_K within an NPC and at WORLD_K over the world, in all and by language."""
+    """Recall at NPC_K within an NPC and at WORLD_K over the world, in all and by language.
+
+    Within an NPC also among lore alone, as a turn finds it; a description that answers is missed.
+    """
     groups: dict[str, list[tuple[float, bool]]] = defaultdict(list)
-    index = retriever.index
     for query in queries:
-        vector, letters = retriever.encode(query.query), retriever.letters(query.query)
-        if query.npc_id:
-            wanted = index.those(_is_labelled)
-            found = note_ids(index.near(vector, query.npc_id, NPC_K, wanted, letters))
-            name = f"within an NPC, {NPC_K}"
-        else:
-            found = note_ids(index.search(vector, WORLD_K, is_wanted=_is_labelled, letters=letters))
-            name = f"over the world, {WORLD_K}"
-        right = {*query.relevant} & {*found}
-        score = len(right) / len(query.relevant), bool(right)
-        for group in (name, f"{name}, {query.lang}"):
-            groups[group].append(score)
+        for name, found in _found(retriever, query).items():
+            right = {*query.relevant} & {*note_ids(found)}
+            score = len(right) / len(query.relevant), bool(right)
+            for group in (name, f"{name}, {query.lang}"):
+                groups[group].append(score)
     return {
         name: Recall(
             float(np.mean([recall for recall, _ in scores])),
@@ -77,6 +73,26 @@ def retrieval_scores(retriever: Retriever, queries: Sequence[Query]) -> dict[str
         )
         for name, scores in sorted(groups.items())
     }
+
+
+def _found(retriever: Retriever, query: Query) -> dict[str, list[Match]]:
+    """What a query finds, by the name of the search."""
+    index, vector = retriever.index, retriever.encode(query.query)
+    letters = retriever.letters(query.query)
+    if not query.npc_id:
+        found = index.search(vector, WORLD_K, is_wanted=_is_labelled, letters=letters)
+        return {f"over the world, {WORLD_K}": found}
+    return {
+        name: index.near(vector, query.npc_id, NPC_K, index.those(is_wanted), letters)
+        for name, is_wanted in (
+            (f"within an NPC, {NPC_K}", _is_labelled),
+            (f"within an NPC, {NPC_K} of lore", _is_lore),
+        )
+    }
+
+
+def _is_lore(note: Note) -> bool:
+    return isinstance(note, Lore)
 
 
 def _is_labelled(note: Note) -> bool:

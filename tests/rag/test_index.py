@@ -264,6 +264,20 @@ def test_asking_for_more_than_there_is_gives_all_there_is() -> None:
     assert len(index.exact(vector, 999)[0]) == 12
 
 
+@pytest.mark.parametrize("npcs", [None, ["mina"]])
+def test_documents_that_mean_the_same_are_all_found(
+    monkeypatch: pytest.MonkeyPatch, npcs: list[str] | None
+) -> None:
+    """hnswlib's walk doesn't reach all of them."""
+    monkeypatch.setattr(index_module, "_FEW_ROWS", 0)
+    names = [f"note {number}" for number in range(3_000)]
+    documents = [document for name in names for document in asked(name)]
+    index = make_index(documents, TableEmbedder(dict.fromkeys(names, at_cosine(0.5))))
+    found = index.search(np.array([1, 0], np.float32), len(names), npcs)
+    assert {match.document.id for match in found} == {*names}
+    assert [match.score for match in found] == pytest.approx([0.5] * len(names), abs=1e-5)
+
+
 def test_a_world_without_notes_finds_none() -> None:
     triggers = ForbiddenTriggers(text=["I will burn it."])
     documents = [ForbiddenTriggerList(id="f", triggers=triggers)]

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 from pathlib import Path
@@ -80,12 +81,63 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     assert all(str(problem) in text for problem in caught.value.problems)
 
 
-@pytest.mark.parametrize("raw", [b"{", b'{"id": "\xff"}', b"[" * 100_000, b"", b'{"id": NaN}'])
+@pytest.mark.parametrize("raw", [b"{", b"[" * 100_000, b"", b'{"id": NaN}'])
 def test_a_file_that_is_no_json_is_a_problem_of_that_file(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / "bad.json").write_bytes(raw)
     _, (problem,) = read_documents(tmp_path)
     assert problem.file == "bad.json"
     assert "not valid JSON" in problem.what
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.md"])
+@pytest.mark.parametrize("encoding", ["cp949", "utf-16", "utf-16-le"])
+def test_a_file_that_is_not_utf_8_is_to_be_saved_as_that(
+    tmp_path: Path, name: str, encoding: str
+) -> None:
+    (tmp_path / name).write_bytes('{"id": "방앗간"}'.encode(encoding))
+    _, (problem,) = read_documents(tmp_path)
+    assert "not UTF-8" in problem.what
+    assert problem.remedy == "save the file as UTF-8"
+
+
+def test_a_name_that_is_not_utf_8_is_a_problem_that_can_be_printed(tmp_path: Path) -> None:
+    name = os.fsdecode("방앗간.md".encode("cp949"))
+    (tmp_path / name).write_text("The mill.")
+    sources, (problem,) = read_documents(tmp_path)
+    assert (sources, problem.what) == ([], "the name is not UTF-8")
+    assert str(problem).encode().decode().startswith("\N{REPLACEMENT CHARACTER}")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"id": "f", "type": "fallback", "lines": ["a"], "lines": []}', [("f", "lines")]),
+        (
+            '[{"id": "a", "type": "lore", "content": {"ko": "\u1112\u1161", "ko": "b"}},'
+            ' {"id": "b", "type": "lore", "content": "b", "items": [], "items": []}]',
+            [("a", "content.ko"), ("b", "items")],
+        ),
+        (
+            '{"id": "t", "type": "trigger_def", "trigger": {"unless": [{"required_game_state":'
+            ' {"\ud558": 1, "\u1112\u1161": 2}}]}}',
+            [("t", "trigger.unless.required_game_state.하")],
+        ),
+    ],
+)
+def test_a_key_that_stands_twice_in_an_object_is_a_problem(
+    tmp_path: Path, text: str, found: list[tuple[str, str]]
+) -> None:
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    _, problems = read_documents(tmp_path)
+    assert [(p.document_id, p.key) for p in problems] == found
+    assert {(p.what, p.remedy) for p in problems} == {("stands twice", "keep one of them")}
+
+
+@pytest.mark.parametrize("value", ["9" * 5_000, "1" + "0" * 300, '"\\u0000"', "[]", "[[{}]]"])
+def test_any_value_may_stand_beside_a_key_that_is_not_repeated(tmp_path: Path, value: str) -> None:
+    (tmp_path / "a.json").write_text(f'{{"id": "a", "type": "lore", "content": {value}}}')
+    _, problems = read_documents(tmp_path)
+    assert all("twice" not in problem.what for problem in problems)
 
 
 @pytest.mark.parametrize("item", [1, "text", None, [FLAG]])
@@ -141,6 +193,75 @@ def test_front_matter_says_where_lore_applies(tmp_path: Path, newline: str) -> N
     )
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "--- \nid: mill\nnpc_id: bori\n---\nIt stands.",
+        "---\nid: mill\nnpc_id: bori\n---\t\nIt stands.",
+        "\n \n---\nid: mill\nnpc_id: bori\n---\nIt stands.",
+        "----\nid: mill\nnpc_id: bori\n----\n\nIt stands.\n",
+        "---\nid: mill\nnpc_id: bori\n...\nIt stands.",
+        "---\n# of Bori\n\n  id:mill\nitems:\nnpc_id: bori\n---\nIt stands.",
+        "---\rid: mill\rnpc_id: bori\r---\rIt stands.",
+    ],
+)
+def test_front_matter_is_read_where_its_meaning_is_plain(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.md").write_bytes(text.encode())
+    assert only_document(tmp_path) == Lore(id="mill", npc_id="bori", content="It stands.")
+
+
+def test_an_empty_head_leaves_all_as_it_is_without(tmp_path: Path) -> None:
+    (tmp_path / "mill.md").write_text("---\n---\nIt stands.\n---\nStill.")
+    assert only_document(tmp_path) == Lore(id="mill", content="It stands.\n---\nStill.")
+
+
+def test_a_head_without_a_body_is_no_lore(tmp_path: Path) -> None:
+    (tmp_path / "x.md").write_text("---\nid: mill\n---")
+    _, (problem,) = read_documents(tmp_path)
+    assert (problem.document_id, problem.key) == ("mill", "content")
+
+
+def test_front_matter_without_an_end_is_a_problem_and_no_lore(tmp_path: Path) -> None:
+    (tmp_path / "x.md").write_text("---\nid: mill\nquest_stage: over\nThe miller did it.")
+    sources, (problem,) = read_documents(tmp_path)
+    assert sources == []
+    assert "has no end" in problem.what
+    assert "`---`" in problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "what"),
+    [
+        ("id: mill", "id", "stands twice"),
+        ("content: It stands.", "content", "the text below"),
+        ('title: "The mill"', "title", "in quotes or brackets"),
+        ("location: 'mill'", "location", "in quotes or brackets"),
+        ("title: {ko: 방앗간, en: Mill}", "title", "in quotes or brackets"),
+        ("items: [rope, bell]", "items", "in quotes or brackets"),
+        ('items: rope, "bell"', "items", "in quotes or brackets"),
+        ("- rope", "-", "is no `key: value`"),
+    ],
+)
+def test_what_yaml_would_read_otherwise_is_a_problem_of_its_key(
+    tmp_path: Path, line: str, key: str, what: str
+) -> None:
+    (tmp_path / "x.md").write_text(f"---\nid: mill\n{line}\n---\nIt stands.", encoding="utf-8")
+    _, (problem,) = read_documents(tmp_path)
+    assert (problem.file, problem.document_id, problem.key) == ("x.md", "mill", key)
+    assert what in problem.what
+
+
+def test_quotes_and_brackets_within_a_value_are_its_own(tmp_path: Path) -> None:
+    head = 'title: "Mill" is what they call it\nitems: a [broken] bell, rope'
+    (tmp_path / "x.md").write_text(f"---\n{head}\n---\nIt stands.")
+    document = only_document(tmp_path)
+    assert isinstance(document, Lore)
+    assert (document.title, document.items) == (
+        '"Mill" is what they call it',
+        ["a [broken] bell", "rope"],
+    )
+
+
 def test_a_misspelt_key_of_front_matter_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "x.md").write_text("---\nid: bell\nplace: pier\n---\nDumb.")
     _, (problem,) = read_documents(tmp_path)
@@ -152,6 +273,7 @@ def test_a_misspelt_key_of_front_matter_is_a_problem(tmp_path: Path) -> None:
     [
         *("README.md", "README.ko.md", "README_KO.md", "readme-en.txt"),
         *(".notes.md", ".vscode/settings.json", "npcs/.obsidian/app.json", ".git/a/b.txt"),
+        *("README.MD", "Readme.TXT", ".trash/MORE.JSON"),
         *("turns.jsonl", "map.png"),
     ],
 )
@@ -179,7 +301,56 @@ def test_a_folder_or_pipe_that_is_named_like_a_document_is_left_alone(
     assert read_documents(tmp_path) == ([], [])
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.md"])
+@pytest.mark.parametrize("name", ["MINA.JSON", "Mina.Json"])
+def test_a_suffix_may_be_in_upper_case(tmp_path: Path, name: str) -> None:
+    write_json(tmp_path, name, PERSONA)
+    (tmp_path / "MILL.MD").write_text("It stands.")
+    sources, problems = read_documents(tmp_path)
+    assert not problems
+    assert {source.document.id for source in sources} == {"mina-persona", "MILL"}
+
+
+@pytest.mark.parametrize("name", ["bori.json.txt", "bori.JSON.TXT", "bori.json.md"])
+def test_json_in_a_text_file_is_a_problem_and_no_lore(tmp_path: Path, name: str) -> None:
+    write_json(tmp_path, name, PERSONA)
+    sources, (problem,) = read_documents(tmp_path)
+    assert sources == []
+    assert problem.file == name
+    assert f"rename it to {Path(name).stem}" in problem.remedy
+
+
+def test_a_folder_that_is_a_link_is_read_once(tmp_path: Path) -> None:
+    world, elsewhere = tmp_path / "world", tmp_path / "elsewhere"
+    write_json(elsewhere, "mina.json", PERSONA)
+    write_json(world, "fallback.json", FALLBACK)
+    (world / "npcs").symlink_to(elsewhere)
+    (world / "z").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(world)
+    sources, problems = read_documents(world)
+    assert not problems
+    assert [source.file for source in sources] == ["fallback.json", "npcs/mina.json"]
+
+
+def test_a_folder_that_cannot_be_read_is_a_problem_among_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permissions do not stop root, so the error is made here."""
+    write_json(tmp_path, "npcs/mina.json", PERSONA)
+    (tmp_path / "secret").mkdir()
+    scandir = os.scandir
+
+    def refused(path: str) -> Any:
+        if Path(path).name == "secret":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    (source,), (problem,) = read_documents(tmp_path)
+    assert source.file == "npcs/mina.json"
+    assert (problem.file, problem.what) == ("secret", "cannot be read: Permission denied")
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.md", "a"])
 def test_a_file_that_cannot_be_read_is_a_problem_among_the_others(
     tmp_path: Path, name: str
 ) -> None:

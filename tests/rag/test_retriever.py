@@ -8,7 +8,7 @@ import pytest
 from rag.calibration import Calibration
 from rag.documents import Description, DialogueTurn, Document, Lang, Lore, Questions
 from rag.index_store import open_index
-from rag.retriever import NUM_CANDIDATES, Retriever, note_ids, note_text
+from rag.retriever import NUM_CANDIDATES, Retriever, kept_back, note_ids, note_text
 from rag.scopes import Scene
 from tests.rag.fake_embedder import GramEmbedder
 
@@ -66,6 +66,33 @@ def test_what_is_told_at_one_scene_is_not_told_at_another() -> None:
         assert told("over", "pier", "en") == {"always", "late", "here"}
         assert told("over", "pier", "ko") == {"always", "late", "hier"}
         assert told("no such stage", "nowhere", "ko") == {"always"}
+
+
+@pytest.mark.parametrize("lang", ["ko", "en"])
+@pytest.mark.parametrize("stage", ["any", "started", "over", "no such stage"])
+@pytest.mark.parametrize("place", ["any", "pier", "tower", "nowhere"])
+def test_what_is_kept_back_at_a_scene_is_all_that_is_not_told_there(
+    stage: str, place: str, lang: Lang
+) -> None:
+    documents: list[Lore | DialogueTurn | Description] = [
+        Description(id="d", npc_id="mina", content=SAID),
+        *(lore(f"{s} {p}", stage=s, place=p) for s in ("any", "over") for p in ("any", "pier")),
+        *(turn(f"in {tongue}", tongue) for tongue in ("ko", "en")),
+        turn("later", stage="over"),
+        turn("elsewhere", place="tower"),
+    ]
+    scene = Scene("mina", stage, place)
+    open_ones = {note.id for note in documents if not kept_back(note, scene, lang)}
+    assert open_ones == set(recalled(documents, scene, lang))
+
+
+def test_it_is_said_why_a_note_is_kept_back() -> None:
+    description = Description(id="d", npc_id="mina", content=SAID)
+    assert kept_back(description, SCENE, "en") == "picked by scene"
+    assert kept_back(lore("late", stage="over"), SCENE, "en") == "another stage"
+    assert kept_back(turn("there", place="tower"), SCENE, "en") == "another place"
+    assert kept_back(turn("hier", lang="ko"), SCENE, "en") == "another language"
+    assert kept_back(turn("here", place="pier"), SCENE, "en") == ""
 
 
 def test_notes_come_nearest_first() -> None:
