@@ -23,6 +23,9 @@ from rag.scopes import Scene, ScopeTable
 
 D = TypeVar("D", bound=BaseDocument)
 
+_MOST_NAMES, _NUM_NEAREST = 20, 5
+"""How many known names are all told, and of more, how many."""
+
 
 class Book:
     """All documents of a world with the look-ups that the checks share."""
@@ -91,7 +94,10 @@ def _nested(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def one_of(name: str, known: Collection[str]) -> str:
-    """The remedy for a `name` that should be one of the `known`."""
+    """The remedy for a `name` that should be one of the `known`; of many it names the nearest."""
     if close := get_close_matches(name, list(known), n=1, cutoff=0.6):
         return f"did you mean {close[0]!r}?"
+    if len(known) > _MOST_NAMES:
+        nearest = get_close_matches(name, list(known), n=_NUM_NEAREST, cutoff=0.0)
+        return f"of the {len(known)} known the nearest are {', '.join(nearest)}"
     return f"known are {', '.join(known)}" if known else "none is known: define it first"

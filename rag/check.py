@@ -5,15 +5,18 @@ other; conditions in a module of their own. Every check returns all it finds.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import get_args
 
 from rag.book import Book, one_of, values_of
 from rag.check_conditions import check_conditions
+from rag.deltas import limits
 from rag.documents import (
     ANY,
     BaseDocument,
+    Description,
     DialogueTurn,
+    Fallback,
     FlagDef,
     ForbiddenTriggerList,
     MainResValidate,
@@ -22,6 +25,7 @@ from rag.documents import (
     TriggerDef,
     TriggerMeta,
 )
+from rag.keywords import Keywords
 from rag.loader import Problem, Source
 from rag.searchable import Note
 
@@ -36,6 +40,8 @@ def check_documents(sources: Sequence[Source], folder: str) -> list[Problem]:
         _ids,
         _personas,
         _scopes,
+        _same_scopes,
+        _scopes_of_others,
         _blank_texts,
         _languages,
         _stages,
@@ -110,11 +116,16 @@ def _personas(book: Book) -> Iterator[Problem]:
 
 
 def _scopes(book: Book) -> Iterator[Problem]:
+    strangers = Counter(d.npc_id for d in book.documents if d.npc_id not in {*book.npcs, ANY})
+    told: set[str] = set()
     for document in book.documents:
         npc = document.npc_id
-        if npc not in book.npcs and npc != ANY:
-            what = f"no npc_persona for {npc!r}"
-            yield book.problem(document, "npc_id", what, one_of(npc, book.npcs))
+        if npc in strangers:
+            if npc not in told:
+                others = f", which {strangers[npc]} documents name" if strangers[npc] > 1 else ""
+                what = f"no npc_persona for {npc!r}{others}"
+                yield book.problem(document, "npc_id", what, one_of(npc, book.npcs))
+            told.add(npc)
             continue
         for key in ("quest_stage", "location"):
             value, names = getattr(document, key), book.names(key, npc)
@@ -122,6 +133,38 @@ def _scopes(book: Book) -> Iterator[Problem]:
                 owner = "the world" if npc == ANY else repr(npc)
                 what = f"{owner} has no {key} {value!r}"
                 yield book.problem(document, key, what, one_of(value, names))
+
+
+def _same_scopes(book: Book) -> Iterator[Problem]:
+    """Documents behind another of their type and scope, where the first one is all that applies."""
+    first: dict[tuple[str, ...], Source] = {}
+    for source in book.sources:
+        document = source.document
+        if not isinstance(document, Description | Fallback | MainResValidate | TriggerDef):
+            continue
+        kind = str(document.__struct_config__.tag)
+        scope = kind, document.npc_id, document.quest_stage, document.location
+        if scope in first:
+            other = first[scope]
+            what = f"never applies: the {kind} {other.document.id!r} ({other.file}) is for the same"
+            remedy = "make one of the two, or give this one a stage or place of its own"
+            yield book.problem(document, "quest_stage", what, remedy)
+        first.setdefault(scope, source)
+
+
+def _scopes_of_others(book: Book) -> Iterator[Problem]:
+    """Scopes of documents that apply wherever the one that they name does."""
+    npcs = {document.id: document.npc_id for document in book.documents}
+    for document in book.documents:
+        if not isinstance(document, TriggerMeta | Questions):
+            continue
+        other = document.trigger if isinstance(document, TriggerMeta) else document.about
+        own = {"npc_id": npcs.get(other, document.npc_id)}
+        for key in ("npc_id", "quest_stage", "location"):
+            value = getattr(document, key)
+            if value not in (ANY, own.get(key)):
+                what = f"{value!r} bounds nothing: this applies wherever {other!r} does"
+                yield book.problem(document, key, what, f"remove it, or write it at {other!r}")
 
 
 def _languages(book: Book) -> Iterator[Problem]:
@@ -156,21 +199,45 @@ def _stages(book: Book) -> Iterator[Problem]:
                 yield book.problem(persona, "stages", what, "a stage is named once, in order")
             if name == ANY:
                 yield book.problem(persona, "stages", f"{ANY!r} is no stage", "name a real one")
-        reached = {*persona.stages[:1]}
-        for scene in book.scenes(persona):
-            reached |= {str(flag_def.value) for flag_def in book.flags_at(scene, STAGE_FLAG)}
+        next_stages = _next_stages(book, persona)
+        reached = _reached(persona.stages[:1], next_stages)
         for stage in persona.stages:
             if stage not in reached:
-                what = f"no {STAGE_FLAG} flag_def leads to {stage!r}"
+                is_next = any(stage in names for names in next_stages.values())
+                where = " from a stage that is reached" if is_next else ""
+                what = f"no {STAGE_FLAG} flag_def leads to {stage!r}{where}"
                 remedy = f"add one at an earlier stage with value {stage!r}, not forbidden there"
                 yield book.problem(persona, "stages", what, remedy)
     for flag_def in book.flags.get(STAGE_FLAG, []):
-        if flag_def.npc_id not in book.npcs:
+        npc = flag_def.npc_id
+        if npc not in {*book.npcs, ANY}:
             continue
-        known = book.names("quest_stage", flag_def.npc_id)
+        known = book.names("quest_stage", npc)
         if flag_def.value not in known:
-            what = f"{flag_def.value!r} is no stage of {flag_def.npc_id!r}"
+            owner = "any NPC" if npc == ANY else repr(npc)
+            what = f"{flag_def.value!r} is no stage of {owner}"
             yield book.problem(flag_def, "value", what, one_of(str(flag_def.value), known))
+
+
+def _next_stages(book: Book, persona: NpcPersona) -> dict[str, set[str]]:
+    """The stages that an event of each stage leads to."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for scene in book.scenes(persona):
+        flag_defs = book.flags_at(scene, STAGE_FLAG)
+        found[scene.quest_stage] |= {str(flag_def.value) for flag_def in flag_defs}
+    return found
+
+
+def _reached(first: Iterable[str], next_stages: Mapping[str, Iterable[str]]) -> set[str]:
+    """The stages that `first` ones lead to in however many steps, and these."""
+    reached: set[str] = set()
+    pending = [*first]
+    while pending:
+        stage = pending.pop()
+        if stage not in reached:
+            reached.add(stage)
+            pending += next_stages.get(stage, ())
+    return reached
 
 
 def _flag_policies(book: Book) -> Iterator[Problem]:
@@ -240,6 +307,13 @@ def _delta_policies(book: Book) -> Iterator[Problem]:
             if policy.min > policy.max:
                 what = f"min {policy.min} is above max {policy.max}"
                 yield book.problem(trigger, f"delta_policy.{name}", what, "swap them")
+                continue
+            low, high = limits(policy)
+            if low > high:
+                cap = policy.per_turn_cap
+                what = f"per_turn_cap {cap} leaves nothing of {policy.min} to {policy.max}"
+                remedy = "raise per_turn_cap, or bring min and max nearer to 0"
+                yield book.problem(trigger, f"delta_policy.{name}", what, remedy)
 
 
 def _forbidden_triggers(book: Book) -> Iterator[Problem]:
@@ -259,6 +333,11 @@ def _forbidden_triggers(book: Book) -> Iterator[Problem]:
             yield book.problem(document, "id", what, f'add one with "trigger": "{name}"')
         if not document.triggers.keywords and not document.triggers.text:
             yield book.problem(document, "triggers", "nothing can fire it", "add keywords or text")
+        for keyword in document.triggers.keywords:
+            if Keywords.of([keyword]).found_in(keyword) is None:
+                what = f"{keyword!r} never fires: it has no letter, digit or symbol"
+                remedy = "write a word, or remove it"
+                yield book.problem(document, "triggers.keywords", what, remedy)
     yield from _keywords_in_ordinary_talk(book, lists.values())
 
 
@@ -271,9 +350,10 @@ def _keywords_in_ordinary_talk(
         turns[turn.npc_id].append(turn)
     for document in lists:
         own = book.all(DialogueTurn) if document.npc_id == ANY else turns[document.npc_id]
-        for keyword in document.triggers.keywords:
-            for turn in own:
-                if keyword.casefold() in turn.player.casefold():
+        keywords = [Keywords.of([keyword]) for keyword in document.triggers.keywords]
+        for turn in own:
+            for one in keywords:
+                if keyword := one.found_in(turn.player):
                     what = f"{keyword!r} fires on the dialogue_turn {turn.id!r}"
                     remedy = "choose a longer keyword, or change that dialogue_turn"
                     yield book.problem(document, "triggers.keywords", what, remedy)

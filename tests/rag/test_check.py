@@ -126,6 +126,34 @@ WAYS: dict[str, tuple[Callable[[Documents], None], str, str, str, str]] = {
         change("desc.in_progress", location="tower"),
         *("desc.in_progress", "location", "no location 'tower'", "known are nari_home"),
     ),
+    "a second description of one scope": (
+        add("again", type="description", quest_stage="completed", content={"ko": "골무"}),
+        *("again", "quest_stage", "never applies: the description 'nari.desc.completed'", "one of"),
+    ),
+    "a second trigger_def of one scope": (
+        add("again", type="trigger_def", quest_stage="completed"),
+        *("again", "quest_stage", "'nari.trigger.completed' (npcs/nari.json)", "of its own"),
+    ),
+    "a second fallback of one scope": (
+        add("again", type="fallback", lines=["…"]),
+        *("again", "quest_stage", "never applies: the fallback", "make one"),
+    ),
+    "a second main_res_validate of one scope": (
+        add("again", type="main_res_validate", examples_negative=["…"]),
+        *("again", "quest_stage", "never applies: the main_res_validate", "make one"),
+    ),
+    "a trigger_meta for one stage": (
+        change("forbidden.meta", quest_stage="completed"),
+        *("forbidden.meta", "quest_stage", "wherever 'nari.forbidden' does", "write it at"),
+    ),
+    "a trigger_meta for another NPC than its list's": (
+        change("forbidden", npc_id="any"),
+        *("forbidden.meta", "npc_id", "'nari' bounds nothing", "at 'nari.forbidden'"),
+    ),
+    "questions for one place": (
+        add("q", type="questions", about="nari.turn.1", questions=["Who?"], location="nari_home"),
+        *("q", "location", "wherever 'nari.turn.1' does", "remove it"),
+    ),
     "a text without the NPC's language": (
         change("desc.completed", content={"en": "The thimble is back."}),
         *("desc.completed", "content", "no 'ko' text", 'add "ko"'),
@@ -141,6 +169,23 @@ WAYS: dict[str, tuple[Callable[[Documents], None], str, str, str, str]] = {
     "a stage that a policy closes": (
         change("trigger.not_started", flag_policy={"forbidden": ["quest_stage_change"]}),
         *("persona", "stages", "leads to 'in_progress'", "not forbidden"),
+    ),
+    "a stage that only itself leads to": (
+        change(STAGE_1, quest_stage="in_progress", value="in_progress"),
+        *("persona", "stages", "leads to 'in_progress' from a stage that is reached", "earlier"),
+    ),
+    "stages that only lead to each other": (
+        both(
+            change(STAGE_1, quest_stage="completed"),
+            change("trigger.completed", flag_policy={}),
+        ),
+        *("persona", "stages", "leads to 'in_progress' from a stage that is reached", "earlier"),
+    ),
+    "a next stage of any NPC that is none's": (
+        add(
+            "next", npc_id="any", type="flag_def", flag_name="quest_stage_change", value="complted"
+        ),
+        *("next", "value", "'complted' is no stage of any NPC", "did you mean 'completed'?"),
     ),
     "a next stage that is none": (
         change(STAGE_2, value="complete"),
@@ -216,6 +261,46 @@ WAYS: dict[str, tuple[Callable[[Documents], None], str, str, str, str]] = {
         change(GIVE, conditions={"unless": [{"required_items": {"optional": ["x_ray"]}}]}),
         *(GIVE, "conditions.unless[0].required_items.optional", "'x_ray'", "lore document"),
     ),
+    "an item with other capitals": (
+        change(STAGE_2, conditions={"required_items": {"mandatory": ["Silver_Thimble"]}}),
+        *(STAGE_2, "conditions.required_items.mandatory", "'Silver_Thimble'", "'silver_thimble'?"),
+    ),
+    "an item with another joint": (
+        change(STAGE_2, conditions={"required_items": {"mandatory": ["silver thimble"]}}),
+        *(STAGE_2, "conditions.required_items.mandatory", "'silver thimble'", "'silver_thimble'?"),
+    ),
+    "an item cut short": (
+        change(STAGE_2, conditions={"required_items": {"mandatory": ["silver_thimbl"]}}),
+        *(STAGE_2, "conditions.required_items.mandatory", "'silver_thimbl'", "'silver_thimble'?"),
+    ),
+    "an item that is a part of words": (
+        change(STAGE_2, conditions={"required_items": {"mandatory": ["eamstres"]}}),
+        *(STAGE_2, "conditions.required_items.mandatory", "'eamstres'", "lore document"),
+    ),
+    "a mood that is none of no moods": (
+        change(STAGE_1, conditions={"required_npc_state": {"npc_mood": []}}),
+        *(STAGE_1, "conditions.required_npc_state.npc_mood", "names no value", "name one"),
+    ),
+    "a stage that is none of no stages": (
+        change(GIVE, conditions={"required_game_state": {"quest_stage": []}}),
+        *(GIVE, "conditions.required_game_state.quest_stage", "names no value", "name one"),
+    ),
+    "a mood that is no text": (
+        change(STAGE_1, conditions={"required_npc_state": {"npc_mood": ["shy", True]}}),
+        *(STAGE_1, "conditions.required_npc_state.npc_mood", "never true", "in quotes"),
+    ),
+    "a place that is no text": (
+        change(STAGE_1, conditions={"required_player_state": {"position": 3}}),
+        *(STAGE_1, "conditions.required_player_state.position", "never 3", "in quotes"),
+    ),
+    "a trust that is no number": (
+        change(STAGE_1, conditions={"required_npc_state": {"trust": "high"}}),
+        *(STAGE_1, "conditions.required_npc_state.trust", 'never "high"', "from -1 to 1"),
+    ),
+    "a trust that nobody has": (
+        change(STAGE_1, conditions={"unless": [{"required_npc_state": {"trust": 5}}]}),
+        *(STAGE_1, "conditions.unless[0].required_npc_state.trust", "never 5", "from -1 to 1"),
+    ),
     "a value that an NPC has not": (
         change(STAGE_1, conditions={"required_delta": {"mandatory": {"turst": 0.1}}}),
         *(STAGE_1, "conditions.required_delta.mandatory", "'turst'", "did you mean 'trust'?"),
@@ -235,6 +320,14 @@ WAYS: dict[str, tuple[Callable[[Documents], None], str, str, str, str]] = {
     "an exception that always holds": (
         change(GIVE, conditions={**NO_HOLDS, "unless": [{}]}),
         *(GIVE, "conditions.unless[0]", "is empty", "write a condition"),
+    ),
+    "a cap that leaves nothing above the least": (
+        change("trigger.completed", delta_policy={"trust": {"min": 0.5, "per_turn_cap": 0.2}}),
+        *("trigger.completed", "delta_policy.trust", "0.2 leaves nothing of 0.5 to 1", "raise"),
+    ),
+    "a cap that leaves nothing below the most": (
+        change("trigger.completed", delta_policy={"trust": {"max": -0.5, "per_turn_cap": 0.2}}),
+        *("trigger.completed", "delta_policy.trust", "leaves nothing of -1.0 to -0.5", "raise"),
     ),
     "bounds the wrong way round": (
         change("trigger.completed", delta_policy={"trust": {"min": 0.5, "max": 0.1}}),
@@ -259,6 +352,17 @@ WAYS: dict[str, tuple[Callable[[Documents], None], str, str, str, str]] = {
     "a keyword in the NPC's own dialogue": (
         change("forbidden", triggers={"keywords": ["something"]}),
         *("forbidden", "triggers.keywords", "'something' fires on", "longer keyword"),
+    ),
+    "a disguised keyword in the NPC's own dialogue": (
+        both(
+            change("forbidden", triggers={"keywords": ["죽어"]}),
+            change("turn.1", player="야 죽 어"),
+        ),
+        *("forbidden", "triggers.keywords", "'죽어' fires on", "longer keyword"),
+    ),
+    "a keyword that is never found": (
+        change("forbidden", triggers={"keywords": ["thief", "!?"]}),
+        *("forbidden", "triggers.keywords", "'!?' never fires", "write a word"),
     ),
     "nothing to fall back on": (
         change("fallback", lines=[]),
@@ -292,6 +396,52 @@ def test_questions_about_a_note_of_any_kind_are_no_problem(
         add(f"q.{name}", type="questions", about=f"nari.{name}", questions=[f"What of {name}?"])(
             documents
         )
+    write_json(tmp_path, "npcs/nari.json", [*documents.values()])
+    assert len(load_world(tmp_path).documents) == len(documents)
+
+
+def test_documents_of_an_npc_without_a_persona_are_one_problem(
+    tmp_path: Path, documents: Documents
+) -> None:
+    del documents["persona"]
+    told = [p for p in problems_of(tmp_path, documents) if p.key == "npc_id"]
+    assert [p.what for p in told] == [
+        f"no npc_persona for 'nari', which {len(documents)} documents name"
+    ]
+
+
+def test_of_many_known_names_the_nearest_are_told(tmp_path: Path, documents: Documents) -> None:
+    for number in range(30):
+        add(f"turn.{number}", type="dialogue_turn", player="?", npc="…")(documents)
+    add("q", type="questions", about="turning", questions=["Who?"])(documents)
+    (remedy,) = [p.remedy for p in problems_of(tmp_path, documents) if p.key == "about"]
+    assert remedy.startswith("of the 34 known the nearest are nari.turn.")
+    assert len(remedy) < 120
+
+
+def test_a_keyword_inside_another_word_of_a_dialogue_is_no_problem(
+    tmp_path: Path, documents: Documents
+) -> None:
+    change("forbidden", triggers={"keywords": ["kill"]})(documents)
+    change("turn.1", player="What skill do you have?")(documents)
+    write_json(tmp_path, "npcs/nari.json", [*documents.values()])
+    assert len(load_world(tmp_path).documents) == len(documents)
+
+
+def test_a_stage_that_an_event_of_every_stage_leads_to_is_no_problem(
+    tmp_path: Path, documents: Documents
+) -> None:
+    change("trigger.completed", flag_policy={"forbidden": ["give_item"]})(documents)
+    change(STAGE_2, quest_stage="any")(documents)
+    write_json(tmp_path, "npcs/nari.json", [*documents.values()])
+    assert len(load_world(tmp_path).documents) == len(documents)
+
+
+def test_questions_and_metas_may_name_the_npc_of_what_they_are_about(
+    tmp_path: Path, documents: Documents
+) -> None:
+    add("q", type="questions", about="nari.turn.1", questions=["Who?"])(documents)
+    assert documents["forbidden.meta"]["npc_id"] == documents["q"]["npc_id"] == "nari"
     write_json(tmp_path, "npcs/nari.json", [*documents.values()])
     assert len(load_world(tmp_path).documents) == len(documents)
 

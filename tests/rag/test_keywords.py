@@ -62,5 +62,55 @@ def test_the_first_keyword_of_the_list_is_told() -> None:
     assert Keywords.of(["scum", "idiot"]).found_in("you idiot, you scum") == "scum"
 
 
+@pytest.mark.parametrize(
+    ("keyword", "texts"),
+    [
+        ("18놈", ["18놈", "이 18놈아", "야18놈!", "18.놈"]),
+        ("1818", ["1818", "야 1818!"]),
+        ("x발", ["야 x발", "개X발"]),
+        ("ㅅ1발", ["ㅅ1발", "ㅅ1ㅂㅏㄹ"]),
+        ("k1ll", ["k1ll you", "K1LL"]),
+        ("nazi88", ["you nazi88"]),
+        ("SM플레이", ["sm플레이하자"]),
+        ("area 51", ["to area 51", "area51"]),
+        ("a$$", ["you a$$!", "a$$hole"]),
+        ("f**k", ["F**K you"]),
+        ("씨*", ["씨* 뭐야"]),
+        ("🖕", ["🖕", "너 🖕🏽"]),
+    ],
+)
+def test_a_keyword_with_digits_signs_or_two_scripts_is_found_as_it_is_written(
+    keyword: str, texts: list[str]
+) -> None:
+    assert [Keywords.of([keyword]).found_in(text) for text in texts] == [keyword] * len(texts)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text"),
+    [
+        ("18놈", "놈이 118놈"),
+        ("18놈", "18 놈팡이"),
+        ("1818", "21818냥"),
+        ("1818", "18 18"),
+        ("1818", "ii"),
+        ("x발", "발이 아파요"),
+        ("k1ll", "kill time"),
+        ("nazi88", "nazi881"),
+        ("SM플레이", "spasm플레이"),
+        ("a$$", "I need a loaf"),
+        ("a$$", "gala$$"),
+        ("a**hole", "a hole in the wall"),
+        ("씨*", "날씨 좋네요"),
+        ("🖕", "👍"),
+    ],
+)
+def test_a_keyword_sought_as_it_is_written_is_no_shorter_one(keyword: str, text: str) -> None:
+    assert Keywords.of([keyword]).found_in(text) is None
+
+
+def test_a_quoted_hangul_keyword_takes_particles() -> None:
+    assert Keywords.of(['"멍청이"']).found_in("이 멍청이야") == '"멍청이"'
+
+
 def test_a_keyword_without_letters_never_fires() -> None:
     assert Keywords.of(["!!!", ""]).found_in("!!!") is None
