@@ -1,15 +1,15 @@
 #!/usr/bin/env node
 /**
- * TypeScript declarations out of the server's OpenAPI 3.1 document.
+ * TypeScript declarations out of the server's OpenAPI 3.1 document, into `types.d.ts` beside this.
  *
- *     node generate-types.js [OPENAPI] > types.d.ts
+ *     node generate-types.js [OPENAPI]
  *
  * OPENAPI is a file or an address; without it, the document of the server at PERSONA_URL is read
  * (http://localhost:8000 if that is not set).
  */
 
-import { readFile } from 'node:fs/promises';
-import { pathToFileURL } from 'node:url';
+import { readFile, rename, writeFile } from 'node:fs/promises';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const HEAD = `// Generated from the server's /openapi.json by generate-types.js (npm run types). Do not edit.\n`;
 const REF = '#/components/schemas/';
@@ -120,7 +120,9 @@ if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
   const server = process.env.PERSONA_URL ?? 'http://localhost:8000';
   const [source = `${server.replace(/\/$/, '')}/openapi.json`] = process.argv.slice(2);
   try {
-    process.stdout.write(declarations(await readDocument(source)));
+    const target = fileURLToPath(new URL('types.d.ts', import.meta.url));
+    await writeFile(`${target}.new`, declarations(await readDocument(source)));
+    await rename(`${target}.new`, target);
   } catch (error) {
     console.error(`generate-types: ${error.message}`);
     process.exit(1);

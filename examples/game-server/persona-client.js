@@ -107,7 +107,8 @@ export class PersonaClient {
   /**
    * One turn as it comes. `state` is final and comes once, also where the connection broke and the
    * stream was taken up again. Leaving the loop early hangs up, but the server finishes the turn
-   * and remembers it; a `dialogue_history` without it, sent with the next, takes it back.
+   * and remembers it; a `dialogue_history` without it, sent with the next, takes it back. Read to
+   * its end, the stream leaves its connection to the next turn.
    * @param {AskRequest} request
    * @param {TurnOptions} [options]
    * @returns {AsyncGenerator<TurnEvent, void, void>}
@@ -117,18 +118,22 @@ export class PersonaClient {
     let turnId = '';
     let numTold = 0;
     for (;;) {
+      let isDone = false;
       try {
         let num = 0;
         for await (const event of turnEvents(await call.send())) {
+          if (isDone) continue; // a body read to its end keeps the connection
           if (event.type === 'state') turnId = sameTurn(turnId, event.turn_id);
           num += 1;
           if (num <= numTold) continue; // told before the connection broke
           numTold = num;
           yield event;
-          if (event.type === 'done') return;
+          isDone = event.type === 'done';
         }
+        if (isDone) return;
         throw new PersonaError('connection_failed', 'the stream ended before its `done`');
       } catch (error) {
+        if (isDone) return;
         await call.pauseAfter(error);
       }
     }
@@ -192,8 +197,10 @@ class Call {
     this.request = request;
     this.settings = settings;
     this.end = Date.now() + settings.timeoutMs;
-    const timeout = AbortSignal.timeout(settings.timeoutMs);
-    this.signal = settings.signal ? AbortSignal.any([settings.signal, timeout]) : timeout;
+    // kept here: any() holds it weakly, and once collected it never fires
+    this.timeout = AbortSignal.timeout(settings.timeoutMs);
+    const { signal } = settings;
+    this.signal = signal ? AbortSignal.any([signal, this.timeout]) : this.timeout;
   }
 
   /**

@@ -13,7 +13,7 @@ import { WebSocketServer } from 'ws';
 import { Game, GameError, checkPlayerId } from './game.js';
 import { PersonaClient, PersonaError } from './persona-client.js';
 import { Store, StoreError } from './store.js';
-import { Turns } from './turns.js';
+import { Turns, isRefusal } from './turns.js';
 
 const MAX_MESSAGE = 16 * 1024;
 const MAX_QUEUE = 8;
@@ -114,15 +114,12 @@ function readMessage(text) {
   return message;
 }
 
-/** Statuses by which the engine refuses what was said: said again it is refused again. */
-const REFUSALS = new Set([404, 409, 413, 422]);
-
 /** What may be told of an error to a player. */
 function told(error) {
   if (error instanceof GameError) return { code: error.code, message: error.message };
   if (error instanceof PersonaError) {
     console.error(error.message);
-    const message = REFUSALS.has(error.status)
+    const message = isRefusal(error)
       ? 'The NPC cannot answer that, however often it is said.'
       : 'The NPC cannot answer now. Say it again in a while.';
     return { code: error.code, message };
@@ -136,7 +133,7 @@ const STATUSES = { internal: 500, unknown_npc: 404, not_found: 404 };
 /** The engine's own status where that concerns who speaks, not this server (a wrong API key). */
 function statusOf(error, code) {
   if (!(error instanceof PersonaError)) return STATUSES[code] ?? 400;
-  return REFUSALS.has(error.status) || error.status === 429 ? error.status : 503;
+  return isRefusal(error) || error.status === 429 ? error.status : 503;
 }
 
 /** `POST /say` for games without a socket, `GET /players/ID`, `GET /healthz`. */

@@ -21,6 +21,14 @@ const TURNS_SENT = 12;
 const TURNS_KEPT = 50;
 const SILENCE = '…';
 
+/** Statuses by which the engine refuses what was said: said again it is refused again. */
+const REFUSALS = new Set([400, 404, 409, 413, 422]);
+
+/** @param {PersonaError} error */
+export function isRefusal(error) {
+  return REFUSALS.has(error.status);
+}
+
 export class Turns {
   #last = new Map();
 
@@ -80,7 +88,9 @@ export class Turns {
       }
     } catch (error) {
       if (!(error instanceof PersonaError) || !applied) throw error;
+      if (!isTold && !isRefusal(error)) throw error; // said again later, its line may come yet
       console.error(`turn ${applied._id}: the line broke off: ${error.message}`);
+      if (!isTold) yield stateMessage(applied);
       yield await this.#finish(applied, { text: spoken || SILENCE });
     }
   }
@@ -223,6 +233,9 @@ function checked({ player_id, npc_id, text, say_id = randomUUID() }) {
   if (typeof npc_id !== 'string') throw new GameError('bad_message', 'npc_id must be text');
   if (typeof text !== 'string' || !text.trim() || text.length > MAX_TEXT) {
     throw new GameError('bad_message', `text must be 1 to ${MAX_TEXT} characters`);
+  }
+  if (!text.isWellFormed()) {
+    throw new GameError('bad_message', 'text has half a character in it (a lone surrogate)');
   }
   if (typeof say_id !== 'string' || !say_id || say_id.length > 64) {
     throw new GameError('bad_message', 'say_id must be text of 1 to 64 characters');

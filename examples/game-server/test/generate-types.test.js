@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { copyFile, readFile, readdir, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { join } from 'node:path';
 import { test } from 'node:test';
 
 import { declarations, readDocument } from '../generate-types.js';
+import { makeFolder } from './stub.js';
 
 function declared(name, schema) {
   const text = declarations({ components: { schemas: { [name]: schema } } });
@@ -80,6 +84,31 @@ test('a server that is not there is told with its address', async () => {
     message:
       'http://127.0.0.1:1/openapi.json cannot be reached; start the engine, or name another address',
   });
+});
+
+test('npm run types writes the file whole, or leaves it as it was', async (t) => {
+  const folder = await makeFolder(t);
+  const sources = ['generate-types.js', 'package.json'];
+  for (const name of sources) {
+    await copyFile(new URL(`../${name}`, import.meta.url), join(folder, name));
+  }
+  const types = join(folder, 'types.d.ts');
+  await writeFile(types, '// of last time\n');
+  const run = (url) => {
+    const env = { ...process.env, PERSONA_URL: url };
+    const child = spawn('npm', ['run', 'types'], { cwd: folder, env, stdio: 'ignore' });
+    return new Promise((resolve) => child.once('exit', resolve));
+  };
+  assert.notEqual(await run('http://127.0.0.1:1'), 0);
+  assert.equal(await readFile(types, 'utf8'), '// of last time\n');
+
+  const openapi = { components: { schemas: { Turn: { type: 'string' } } } };
+  const server = createServer((_, response) => response.end(JSON.stringify(openapi)));
+  t.after(() => server.close());
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  assert.equal(await run(`http://127.0.0.1:${server.address().port}`), 0);
+  assert.equal(await readFile(types, 'utf8'), declarations(openapi));
+  assert.deepEqual((await readdir(folder)).sort(), [...sources, 'types.d.ts']);
 });
 
 const source = process.env.PERSONA_OPENAPI;

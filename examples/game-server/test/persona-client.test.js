@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 
 import { PersonaClient, PersonaError, parseEvents } from '../persona-client.js';
 import {
@@ -300,6 +302,17 @@ test('a stream that falls silent is left after timeoutMs', async (t) => {
   await assert.rejects(all(client.askStream(TURN)), { code: 'timeout' });
 });
 
+test("timeoutMs holds beside a caller's signal, whatever is collected", async (t) => {
+  setFlagsFromString('--expose-gc');
+  const collecting = setInterval(runInNewContext('gc'), 20);
+  t.after(() => clearInterval(collecting));
+  const { client } = await stubbed(t, () => {}, { timeoutMs: 300 });
+  const { signal } = new AbortController();
+  const isHanging = new Promise((resolve) => setTimeout(resolve, 5000, 'it hangs').unref());
+  const answer = client.ask(TURN, { signal });
+  await assert.rejects(Promise.race([answer, isHanging]), { code: 'timeout' });
+});
+
 test('an abort is not an error of ours and ends the wait between retries too', async (t) => {
   const { client } = await stubbed(t, (_, response) =>
     problem(response, 503, 'not_ready', { 'Retry-After': '30' }),
@@ -323,6 +336,47 @@ test('who leaves the loop hangs up', async (t) => {
     break;
   }
   await isGone;
+});
+
+test('streamed turns one after the other take up the connections of those before', async (t) => {
+  const sockets = new Set();
+  const { client } = await stubbed(t, (request, response) => {
+    sockets.add(request.socket);
+    response.writeHead(200, { 'Content-Type': 'text/event-stream' });
+    response.write(eventsOf(makeAnswer()).join(''));
+    setTimeout(() => response.end(), 20);
+  });
+  for (let num = 0; num < 6; num += 1) {
+    assert.equal((await all(client.askStream(TURN))).at(-1).type, 'done');
+  }
+  // two at most: a turn may begin a moment before the connection of the last one is free
+  assert.ok(sockets.size <= 2, `${sockets.size} connections`);
+});
+
+test('done ends the turn, whatever comes after it', async (t) => {
+  const failure = sse('error', { status: 500, code: 'internal', detail: 'it failed' });
+  const endings = [
+    (response) => response.end(eventsOf(makeAnswer({ turnId: 't2' })).join('')),
+    (response) => response.end(failure),
+    (response) => response.end('data: {\n\n'),
+    (response) => response.socket.destroy(),
+    () => {}, // it stays open until timeoutMs
+  ];
+  const { stub, client } = await stubbed(
+    t,
+    (_, response, number) => {
+      response.writeHead(200, { 'Content-Type': 'text/event-stream' });
+      response.write(eventsOf(makeAnswer()).join(''), () =>
+        setTimeout(endings[number - 1], 20, response),
+      );
+    },
+    { timeoutMs: 2000 },
+  );
+  for (const _ of endings) {
+    const types = (await all(client.askStream(TURN))).map(({ type }) => type);
+    assert.deepEqual(types, ['state', 'token', 'done']);
+  }
+  assert.equal(stub.requests.length, endings.length);
 });
 
 test('the NPCs of the world are listed', async (t) => {

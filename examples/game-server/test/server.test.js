@@ -71,12 +71,13 @@ test('what cannot be done is told and changes nothing', async (t) => {
     [{ type: 'say', npc_id: 'sora' }, 'bad_message'],
     [{ type: 'say', npc_id: 'sora', text: ' ' }, 'bad_message'],
     [{ type: 'say', npc_id: 'sora', text: 'x'.repeat(2001) }, 'bad_message'],
+    [{ type: 'say', npc_id: 'sora', text: 'half an emoji: \ud83d' }, 'bad_message'],
     [{ type: 'say', npc_id: 'sora', text: 'hi', say_id: 7 }, 'bad_message'],
     [[1, 2], 'bad_message'],
     [null, 'bad_message'],
   ];
   for (const [message, code] of cases) {
-    const error = await player.ask(message, 'status');
+    const error = await player.ask(message, 'status', 'done');
     assert.equal(error.code, code, JSON.stringify(message));
   }
   player.socket.send('{"type":');
@@ -118,6 +119,7 @@ test('over HTTP it is told whether it helps to say it again', async (t) => {
   );
   const body = JSON.stringify({ player_id: 'p1', npc_id: 'sora', text: '\u200b' });
   const cases = [
+    [400, 'malformed_json', 400, /however often/],
     [422, 'invalid_field', 422, /however often/],
     [404, 'unknown_npc', 404, /however often/],
     [429, 'rate_limited', 429, /in a while/],

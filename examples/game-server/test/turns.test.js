@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { Game } from '../game.js';
+import { PersonaError } from '../persona-client.js';
 import { Store } from '../store.js';
 import { Turns } from '../turns.js';
 import {
@@ -30,6 +31,38 @@ async function started(t, answer) {
   };
   const game = await start();
   return { stub, game, start, player: await joinGame(game.url, 'p1') };
+}
+
+/** Turns in this process, on an engine of the test's own; `say` gives what the player is told. */
+async function startedHere(t, persona) {
+  const store = await Store.open(await makeFolder(t));
+  t.after(() => store.close());
+  const game = new Game(store);
+  await game.learnNpcs(NPCS);
+  await game.status('p1');
+  const turns = new Turns(game, persona);
+  const say = async (sayId, options) => {
+    const said = { player_id: 'p1', npc_id: 'sora', text: '네?', say_id: sayId };
+    const parts = [];
+    for await (const part of turns.say(said, options)) parts.push(part);
+    return parts;
+  };
+  return { store, say };
+}
+
+/** As `startedHere`, with a turn `say-1` that is applied and has no line yet. */
+async function startedBetweenStateAndDone(t, askAgain) {
+  const persona = {
+    async *askStream() {
+      const { turn_id, flags_detail } = makeAnswer().meta;
+      yield { type: 'state', turn_id, delta: makeAnswer().delta, flags: {}, flags_detail };
+      throw new Error('killed here');
+    },
+  };
+  const started = await startedHere(t, persona);
+  await assert.rejects(started.say('say-1'), /killed here/);
+  persona.askStream = askAgain;
+  return started;
 }
 
 async function stateOf(player) {
@@ -217,19 +250,12 @@ test('an engine that decided anew after a crash does not move the game again', a
 });
 
 test('of each conversation the turns are kept that its history goes back to', async (t) => {
-  const store = await Store.open(await makeFolder(t));
-  t.after(() => store.close());
-  const game = new Game(store);
-  await game.learnNpcs(NPCS);
-  await game.status('p1');
   let number = 0;
   const ask = async () => makeAnswer({ turnId: `t${(number += 1)}` });
-  const turns = new Turns(game, { ask });
-  const say = async (sayId) => {
-    const said = { player_id: 'p1', npc_id: 'sora', text: '네?', say_id: sayId };
-    for await (const _ of turns.say(said, { isStreamed: false }));
-  };
-  for (let num = 1; num <= 52; num += 1) await say(`say-${num}`);
+  const { store, say } = await startedHere(t, { ask });
+  for (let num = 1; num <= 52; num += 1) {
+    await say(`say-${num}`, { isStreamed: false });
+  }
   const applied = await store.collection('applied_turns').find().toArray();
   const history = await store.collection('dialogue_history').findOne({ _id: 'p1:sora' });
   assert.equal(applied.length, 50);
@@ -237,7 +263,7 @@ test('of each conversation the turns are kept that its history goes back to', as
     applied.map(({ _id }) => _id),
     history.turns.map(({ turn_id }) => turn_id),
   );
-  await say('say-3'); // the oldest that is known
+  await say('say-3', { isStreamed: false }); // the oldest that is known
   assert.equal(number, 52);
 });
 
@@ -257,6 +283,44 @@ test('a line that breaks off for good ends with what was said', async (t) => {
   assert.deepEqual(await stateOf(player), ONCE);
   await player.say('sora', '그래서요?');
   assert.deepEqual(stub.requests[2].body.dialogue_history, [{ player: '네?', npc: '하나 ' }]);
+});
+
+test('a line that cannot come now comes when it is said again later', async (t) => {
+  const failures = [
+    new PersonaError('connection_failed', 'nobody there'),
+    new PersonaError('timeout', 'too late'),
+    new PersonaError('not_ready', 'it starts', { status: 503 }),
+    new PersonaError('unauthorized', 'the key is wrong', { status: 401 }),
+  ];
+  const answer = makeAnswer({ text: '여기 있어요.' });
+  const { store, say } = await startedBetweenStateAndDone(t, async function* () {
+    if (failures.length) throw failures.shift();
+    yield { type: 'done', answer };
+  });
+  for (const failure of [...failures]) {
+    await assert.rejects(say('say-1'), (error) => error === failure);
+  }
+  const [state, done] = await say('say-1');
+  assert.deepEqual([state.type, state.turn_id, state.delta], ['state', 't1', answer.delta]);
+  assert.equal(done.text, '여기 있어요.');
+  const { npcs } = await store.collection('player_status').findOne({ _id: 'p1' });
+  assert.equal(npcs.sora.trust, ONCE.trust);
+});
+
+test('a line that the engine refuses for good is a silence, told after its state', async (t) => {
+  const { say } = await startedBetweenStateAndDone(t, async function* () {
+    throw new PersonaError('unknown_npc', 'she has left the world', { status: 404 });
+  });
+  const told = await say('say-1');
+  assert.deepEqual(
+    told.map(({ type, turn_id }) => [type, turn_id]),
+    [
+      ['state', 't1'],
+      ['done', 't1'],
+    ],
+  );
+  assert.equal(told[1].text, '…');
+  assert.deepEqual(await say('say-1'), told);
 });
 
 test('an engine that refuses leaves the game as it was', async (t) => {
