@@ -212,7 +212,7 @@ def read_heads_record(folder: Path) -> HeadsRecord:
     path = folder / HEADS_RECORD
     try:
         record = msgspec.json.decode(path.read_bytes(), type=HeadsRecord)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, RecursionError, ValueError) as error:  # msgspec's errors are ValueErrors
         raise BuildError(path, "the record of fitted heads", str(error), REFIT) from error
     if not (folder / HEADS).is_file():
         raise BuildError(folder / HEADS, "the heads' ONNX graph", "none", REFIT)
@@ -230,12 +230,12 @@ def _matching_heads(folder: Path, model: GgufModel) -> HeadsRecord:
 
 
 def _add_heads(folder: Path, options: BuildOptions, made: ModelRecord, record: HeadsRecord) -> None:
-    names = [HEADS]
-    if (options.heads / AGREEMENT).is_file():
-        read_agreement(options.heads / AGREEMENT)
-        names.append(AGREEMENT)
+    names = [name for name in (HEADS, AGREEMENT) if (options.heads / name).is_file()]
     for name in names:
         shutil.copyfile(options.heads / name, folder / name)
+    HeadsSession(folder / HEADS, record.heads, made.n_embd)
+    if AGREEMENT in names:
+        read_agreement(folder / AGREEMENT)
     manifest = Manifest(
         format=FORMAT,
         name=options.out.absolute().name,

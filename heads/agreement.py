@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from heads.attacks import sigmoid
-from heads.bundle import Bundle, BundleError
-from heads.ngrams import HashIndex, ngrams_of_line
+from heads.bundle import Bundle
+from heads.fitted import read_fitted
+from heads.ngrams import HashIndex, ngrams_of_line, weights_of
 from heads.spec import Probability
 
 FORMAT = 1
@@ -38,11 +38,14 @@ class AgreementFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class Agreement:
-    """Holds lines against decisions."""
+    """Holds lines against decisions.
+
+    Raises ValueError if the parts of `file` do not fit each other.
+    """
 
     def __init__(self, file: AgreementFile) -> None:
-        self._index = HashIndex(np.frombuffer(file.keys, "<u4").astype(np.uint32))
-        self._weights = np.frombuffer(file.weights, "<f2").astype(np.float32).reshape(-1, 2)
+        self._index = HashIndex.from_bytes(file.keys)
+        self._weights = weights_of(self._index, file.weights, 2)
         self._biases, self._thresholds = file.biases, file.thresholds
 
     def scores(self, text: str) -> tuple[float, float]:
@@ -70,10 +73,4 @@ def open_agreement(bundle: Bundle) -> Agreement | None:
 
 def read_agreement(path: Path) -> Agreement:
     """Raises BundleError."""
-    try:
-        file = msgspec.json.decode(path.read_bytes(), type=AgreementFile)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleError(path, f"a file of format {FORMAT}", str(error), FIT) from error
-    if file.format != FORMAT:
-        raise BundleError(path, f"a file of format {FORMAT}", f"format {file.format}", FIT)
-    return Agreement(file)
+    return read_fitted(path, AgreementFile, FORMAT, Agreement, FIT)

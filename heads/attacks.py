@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import msgspec
-import numpy as np
 
-from heads.bundle import BundleError
 from heads.disguises import READINGS, readings
-from heads.ngrams import LONGEST_TEXT, Hashes, HashIndex, Weights, ngrams_of_line
+from heads.fitted import read_fitted
+from heads.ngrams import LONGEST_TEXT, Hashes, HashIndex, Weights, ngrams_of_line, weights_of
 from heads.spec import Probability
 
 FORMAT = 2
@@ -74,7 +73,10 @@ class Blend(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class AttackDetector:
-    """Scores how likely a line is an attack on whoever hears it."""
+    """Scores how likely a line is an attack on whoever hears it.
+
+    Raises ValueError if the parts of `detector` do not fit each other.
+    """
 
     def __init__(self, detector: Detector) -> None:
         self.threshold = detector.threshold
@@ -82,8 +84,8 @@ class AttackDetector:
         self.id = f"{zlib.crc32(learnt):08x}"
         """Of what its logits depend on: another one means something else by them."""
         self.logit = lru_cache(_REMEMBERED)(self._logit)
-        self._index = HashIndex(np.frombuffer(detector.keys, "<u4").astype(np.uint32))
-        self._weights = np.frombuffer(detector.weights, "<f2").astype(np.float32)
+        self._index = HashIndex.from_bytes(detector.keys)
+        self._weights = weights_of(self._index, detector.weights, 1)[:, 0]
         self._bias = detector.bias
 
     def score(self, text: str) -> float:
@@ -117,15 +119,8 @@ def default_detector() -> AttackDetector:
 
 
 def read_detector(path: Path) -> AttackDetector:
-    """A detector that was fitted before. Raises BundleError if it is of another format."""
-    try:
-        detector = msgspec.json.decode(path.read_bytes(), type=Detector)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleError(path, f"a detector of format {FORMAT}", str(error), FIT) from error
-    if detector.format != FORMAT:
-        found = f"format {detector.format}"
-        raise BundleError(path, f"a detector of format {FORMAT}", found, FIT)
-    return AttackDetector(detector)
+    """A detector that was fitted before. Raises BundleError."""
+    return read_fitted(path, Detector, FORMAT, AttackDetector, FIT)
 
 
 def line_ngrams(text: str) -> tuple[Hashes, Weights]:

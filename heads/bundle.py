@@ -24,6 +24,8 @@ AGREEMENT = "agreement.json"
 
 Sha256 = Annotated[str, msgspec.Meta(min_length=64, max_length=64)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+BatchSize = Annotated[int, msgspec.Meta(ge=16, le=65_536)]
+"""In tokens: room for a few sequences, and nothing that llama.cpp aborts the process over."""
 
 
 class BundleError(Exception):
@@ -69,8 +71,8 @@ class ContextSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     kv_type: Literal["f16", "q8_0", "f32"] = "f16"
     flash_attention: bool = True
-    n_batch: Count = 512
-    n_ubatch: Count = 512
+    n_batch: BatchSize = 512
+    n_ubatch: BatchSize = 512
 
     def config(self, *, n_ctx: int, n_seq_max: int, n_threads: int) -> ContextConfig:
         """A context with these settings; no more sequences than a batch can hold a token of."""
@@ -163,14 +165,14 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(path, "a readable manifest", found, REBUILD) from error
     try:
         version = msgspec.json.decode(raw, type=_Version).format
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (RecursionError, ValueError) as error:  # msgspec's errors are ValueErrors
         raise BundleError(path, "a manifest with a `format` number", str(error), REBUILD) from error
     if version != FORMAT:
         remedy = "update persona-chat-engine" if version > FORMAT else REBUILD
         raise BundleError(path, f"bundle format {FORMAT}", f"format {version}", remedy)
     try:
         return msgspec.json.decode(raw, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (RecursionError, ValueError) as error:  # msgspec's errors are ValueErrors
         raise BundleError(path, f"a manifest of format {FORMAT}", str(error), REBUILD) from error
 
 
@@ -207,14 +209,18 @@ def check_file(
     path = folder / pure
     if pure.is_absolute() or ".." in pure.parts or "\\" in entry.path or not pure.parts:
         raise BundleError(folder / MANIFEST, "paths inside the bundle", repr(entry.path), REBUILD)
-    if not path.is_file():
-        raise BundleError(path, "a file", "none", REBUILD)
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise BundleError(path, "a file inside the bundle", f"a link to {path.resolve()}", REBUILD)
-    if (size := path.stat().st_size) != entry.size:
-        raise BundleError(path, f"{entry.size} bytes", f"{size} bytes", REBUILD)
-    if verify_hash and (found := file_sha256(path, on_progress)) != entry.sha256:
-        raise BundleError(path, f"sha256 {entry.sha256}", found, REBUILD)
+    try:
+        if not path.is_file():
+            raise BundleError(path, "a file", "none", REBUILD)
+        if not (target := path.resolve()).is_relative_to(folder.resolve()):
+            raise BundleError(path, "a file inside the bundle", f"a link to {target}", REBUILD)
+        if (size := path.stat().st_size) != entry.size:
+            raise BundleError(path, f"{entry.size} bytes", f"{size} bytes", REBUILD)
+        if verify_hash and (found := file_sha256(path, on_progress)) != entry.sha256:
+            raise BundleError(path, f"sha256 {entry.sha256}", found, REBUILD)
+    except OSError as error:
+        found = error.strerror or "an error"
+        raise BundleError(path, "a readable file", found, REBUILD) from error
 
 
 def file_sha256(path: Path, on_progress: Callable[[int], None] | None = None) -> str:

@@ -119,11 +119,18 @@ def _names(key: str, value: StateValue) -> Iterator[tuple[int, float]]:
 
 def _attack(remark: Remark) -> Iterator[tuple[int, float]]:
     """How far the line is from being one, how much of one it is, and that again for her mood."""
-    detector = default_detector()
-    value = max(-2.0, min(2.0, detector.logit(remark.utterance) / _ATTACK_LOGIT))
-    yield _hash(f"attack {detector.id}", ""), value
+    value = max(-2.0, min(2.0, default_detector().logit(remark.utterance) / _ATTACK_LOGIT))
+    yield attack_key(), value
     moods = _texts(remark.state.get("npc_mood", ()))
-    yield from ((_hash(f"attack {detector.id}", name), max(0.0, value)) for name in (">", *moods))
+    yield from ((attack_key(name), max(0.0, value)) for name in (">", *moods))
+
+
+def attack_key(name: str = "") -> int:
+    """Hash of what the shipped detector says of a line, and of that again under a name.
+
+    Every remark has the one without; another detector's are others.
+    """
+    return _hash(f"attack {default_detector().id}", name)
 
 
 def _texts(value: StateValue) -> list[str]:

@@ -8,6 +8,7 @@ recall.
 import unicodedata
 import zlib
 from collections.abc import Iterable
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,14 @@ class HashIndex:
     def __init__(self, keys: Hashes) -> None:
         self.keys = keys
 
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Self:
+        """Of uint32, little-endian. Raises ValueError unless each is greater than the last."""
+        keys = np.frombuffer(raw, "<u4").astype(np.uint32)
+        if (keys[1:] <= keys[:-1]).any():
+            raise ValueError(f"{len(keys)} hashes, not in order")
+        return cls(keys)
+
     def known(self, hashes: Hashes, weights: Weights) -> tuple[Rows, Weights]:
         """Rows of those of `hashes` [k] that are known, and their weights."""
         if not len(self.keys):
@@ -66,3 +75,18 @@ class HashIndex:
         """The same, the known weights' squares adding up to 1 (if there are any)."""
         rows, known = self.known(hashes, weights)
         return rows, known / (np.sqrt(known @ known) or 1.0)
+
+
+def weights_of(index: HashIndex, raw: bytes, num_columns: int) -> npt.NDArray[np.float32]:
+    """[n_keys, num_columns] of float16, little-endian.
+
+    Raises ValueError unless they are as many, and finite.
+    """
+    weights = np.frombuffer(raw, "<f2").astype(np.float32)
+    if len(weights) != len(index.keys) * num_columns:
+        raise ValueError(
+            f"{len(weights)} weights, not {num_columns} for each of {len(index.keys)} keys"
+        )
+    if not np.isfinite(weights).all():
+        raise ValueError("weights that are not finite")
+    return weights.reshape(-1, num_columns)

@@ -15,15 +15,21 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from heads.attacks import default_detector
 from heads.bundle import REBUILD, BundleError
-from heads.clues import CLUE_FORMAT, NO_CLUES, ClueIndex, Clues, Remark
-from heads.ngrams import Hashes
+from heads.clues import CLUE_FORMAT, NO_CLUES, ClueIndex, Clues, Remark, attack_key
 from heads.spec import HeadSpec
 
 Vector = npt.NDArray[np.float32]
 
 CLUE_KEYS, CLUE_FORMAT_KEY = "clue_keys", "clue_format"
 """Metadata of the graph; the keys are sorted uint32, little-endian, in base64."""
+_REFIT = f"{REBUILD}; after `persona triggers fit`, `persona export` first"
+_OTHER_FILES = "session.model_external_initializers_file_folder_path"
+"""Where onnxruntime looks for weights outside a graph that it is given as bytes. No hash of the
+bundle covers those."""
+_ROUNDING = 1e-6
+"""onnxruntime's tanh and sigmoid exceed 1 by as little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +43,12 @@ class Prediction:
 class HeadsSession:
     """Runs `heads.onnx` on one thread: its work is over before a second one would wake.
 
-    Raises BundleError when the file is no ONNX graph or does not fit `spec` and `n_embd`.
+    It is tried first. Raises BundleError when the file is no ONNX graph or not all of one, does
+    not fit `spec` and `n_embd`, or learnt from another detector of attacks.
     """
 
     def __init__(self, path: Path, spec: HeadSpec, n_embd: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 4  # what it would log it raises too
-        providers = ["CPUExecutionProvider"]
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:  # onnxruntime's errors share no public base class
-            raise BundleError(path, "an ONNX graph", str(error), REBUILD) from error
+        self._session = _open(path)
         self.spec = spec
         inputs = {node.name: node.shape for node in self._session.get_inputs()}
         outputs = {node.name: node.shape for node in self._session.get_outputs()}
@@ -57,29 +56,47 @@ class HeadsSession:
         _check_width(path, "output", "delta", outputs, len(spec.delta))
         _check_width(path, "output", "flag", outputs, len(spec.flags))
         self._index = self._read_index(path) if "clues" in inputs else None
+        if fault := self._fault(n_embd, NO_CLUES):
+            expected = "float32 deltas in [-1, 1] and scores in [0, 1] of a float32 state"
+            raise BundleError(path, expected, fault, REBUILD)
+        if self._index is not None:
+            self._check_table(path, n_embd, self._index)
 
     def _read_index(self, path: Path) -> ClueIndex:
         metadata = self._session.get_modelmeta().custom_metadata_map
         if (found := metadata.get(CLUE_FORMAT_KEY)) != str(CLUE_FORMAT):
             raise BundleError(path, f"clues of format {CLUE_FORMAT}", f"format {found}", REBUILD)
-        index = ClueIndex(_read_keys(path, metadata))
-        num_rows = len(index.keys)
-        expected = f"inputs `clues` and `weights`, a table of {num_rows} rows"
-        if error := self._refusal(num_rows - 1):
-            raise BundleError(path, expected, error, REBUILD)
-        if not self._refusal(num_rows):
-            raise BundleError(path, expected, "a table of more rows than keys", REBUILD)
+        expected = f"metadata `{CLUE_KEYS}`, sorted hashes in base64"
+        if (written := metadata.get(CLUE_KEYS)) is None:
+            raise BundleError(path, expected, f"none, only {sorted(metadata)}", REBUILD)
+        try:
+            index = ClueIndex.from_bytes(base64.b64decode(written, validate=True))
+        except ValueError as error:
+            raise BundleError(path, expected, str(error), REBUILD) from error
+        if not len(index.keys):
+            raise BundleError(path, expected, "0 hashes", REBUILD)
         return index
 
-    def _refusal(self, row: int) -> str | None:
-        """What the graph says against a clue of `row`."""
-        state = np.zeros((1, self._session.get_inputs()[0].shape[1]), np.float32)
-        clue = Clues(np.array([row]), np.ones(1, np.float32))
+    def _check_table(self, path: Path, n_embd: int, index: ClueIndex) -> None:
+        num_rows = len(index.keys)
+        expected = f"inputs `clues` and `weights`, a table of {num_rows} rows"
+        if fault := self._fault(n_embd, _clue(num_rows - 1)):
+            raise BundleError(path, expected, fault, REBUILD)
+        if not self._fault(n_embd, _clue(num_rows)):
+            raise BundleError(path, expected, "a table of more rows than keys", REBUILD)
+        if attack_key() not in index.keys:
+            expected = f"a table fitted with the detector of attacks {default_detector().id}"
+            raise BundleError(path, expected, "one of another detector", _REFIT)
+
+    def _fault(self, n_embd: int, clues: Clues) -> str | None:
+        """What is wrong with the answer to a state of zeros and these clues."""
         try:
-            self._session.run(None, {"state": state} | padded([clue]))
+            delta, flag = self.predict_batch(np.zeros((1, n_embd), np.float32), [clues])
         except Exception as error:  # onnxruntime's errors share no public base class
-            return str(error)
-        return None
+            return " ".join(str(error).split())
+        return _misfit("delta", delta, len(self.spec.delta), -1) or _misfit(
+            "flag", flag, len(self.spec.flags), 0
+        )
 
     def find(self, remark: Remark) -> Clues:
         """What the heads know of a remark; a few tenths of a millisecond."""
@@ -120,17 +137,28 @@ def padded(found: Sequence[Clues]) -> dict[str, npt.NDArray[Any]]:
     return {"clues": clues, "weights": weights}
 
 
-def _read_keys(path: Path, metadata: dict[str, str]) -> Hashes:
-    expected = f"metadata `{CLUE_KEYS}`, sorted hashes in base64"
-    if (written := metadata.get(CLUE_KEYS)) is None:
-        raise BundleError(path, expected, f"none, only {sorted(metadata)}", REBUILD)
+def _open(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4  # what it would log it raises too
+    options.add_session_config_entry(_OTHER_FILES, str(path))  # no folder, so nothing is in it
+    providers = ["CPUExecutionProvider"]
     try:
-        keys = np.frombuffer(base64.b64decode(written, validate=True), "<u4").astype(np.uint32)
-    except ValueError as error:
-        raise BundleError(path, expected, str(error), REBUILD) from error
-    if not len(keys) or (np.diff(keys.astype(np.int64)) <= 0).any():
-        raise BundleError(path, expected, f"{len(keys)} hashes, not in order", REBUILD)
-    return keys
+        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
+    except Exception as error:  # onnxruntime's errors share no public base class
+        raise BundleError(path, "an ONNX graph in one file", str(error), REBUILD) from error
+
+
+def _clue(row: int) -> Clues:
+    return Clues(np.array([row]), np.ones(1, np.float32))
+
+
+def _misfit(name: str, found: Vector, width: int, lowest: float) -> str | None:
+    if found.dtype != np.float32 or found.shape != (1, width):
+        return f"`{name}` of {found.dtype}, shape {[*found.shape]}"
+    is_in_range = (lowest - _ROUNDING <= found) & (found <= 1 + _ROUNDING)
+    return None if is_in_range.all() else f"`{name}` {found[0].tolist()}"
 
 
 def _check_width(

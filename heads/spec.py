@@ -17,6 +17,11 @@ def _check_name(name: str) -> None:
         raise ValueError(f"{name!r} is no name: small letters, digits and _, a letter first")
 
 
+def _check_distinct(names: list[str]) -> None:
+    if len({*names}) < len(names):
+        raise ValueError(f"a name twice among {', '.join(names)}")
+
+
 class DeltaSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One regression output: its name and the range that it is clamped to."""
 
@@ -26,6 +31,8 @@ class DeltaSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         _check_name(self.name)
+        if self.min > self.max:
+            raise ValueError(f"{self.name}: min {self.min} is above max {self.max}")
 
 
 class FlagSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,3 +55,7 @@ class HeadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     delta: tuple[DeltaSpec, ...]
     flags: tuple[FlagSpec, ...]
     temperature: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+
+    def __post_init__(self) -> None:
+        _check_distinct([spec.name for spec in self.delta])
+        _check_distinct([spec.name for spec in self.flags])

@@ -3,10 +3,12 @@ import hashlib
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import onnx
 import pytest
 
 from export import base_model
@@ -18,7 +20,7 @@ from export.cli import add_commands, build_options
 from export.errors import BuildError, VocabularyError
 from export.gguf_file import read_gguf
 from export.vocabulary import TOKENS, model_vocabulary_sha256
-from heads.bundle import HEADS, HEADS_RECORD, MANIFEST, MODEL, BundleError, load_bundle
+from heads.bundle import AGREEMENT, HEADS, HEADS_RECORD, MANIFEST, MODEL, BundleError, load_bundle
 from runtime.llama_backend import LlamaModel
 from tests.export.bundles import SPEC, Recorder, make_options, write_graph
 from tests.tiny_models import ARCHITECTURES, Architecture
@@ -182,6 +184,45 @@ def test_heads_of_another_vocabulary_are_refused(options: BuildOptions) -> None:
 def test_heads_of_another_width_are_refused(options: BuildOptions) -> None:
     write_graph(options.heads / HEADS, n_embd=32)
     with pytest.raises(BundleError, match=r"\[batch, 64\]"):
+        build(options, Recorder())
+
+
+def test_heads_with_weights_in_another_file_are_refused(
+    options: BuildOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(options.heads)
+    whole = onnx.load(HEADS)
+    onnx.save_model(
+        whole, HEADS, save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
+    with pytest.raises(BundleError, match="in one file"):
+        build(options, Recorder())
+    assert not options.out.exists()
+
+
+def test_heads_that_change_while_a_bundle_is_built_are_refused(options: BuildOptions) -> None:
+    class Meddler(Recorder):
+        def stage(self, name: str, num_bytes: int | None = None) -> Callable[[int], None]:
+            if name.startswith("writing"):
+                write_graph(options.heads / HEADS, num_flags=3)
+            return super().stage(name, num_bytes)
+
+    with pytest.raises(BundleError, match=r"`flag` of shape \[batch, 1\]"):
+        build(options, Meddler())
+    assert not options.out.exists()
+
+
+def test_an_agreement_that_is_none_is_refused(options: BuildOptions) -> None:
+    (options.heads / AGREEMENT).write_bytes(b"{}")
+    with pytest.raises(BundleError, match="persona heads agreement"):
+        build(options, Recorder())
+    assert not options.out.exists()
+
+
+@pytest.mark.parametrize("content", [b"\xff", b'{"training": {"a": ' + b"[" * 100_000])
+def test_a_record_that_cannot_be_read_is_refused(options: BuildOptions, content: bytes) -> None:
+    (options.heads / HEADS_RECORD).write_bytes(content)
+    with pytest.raises(BuildError, match="persona heads fit"):
         build(options, Recorder())
 
 

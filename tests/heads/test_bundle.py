@@ -60,6 +60,14 @@ def test_a_manifest_that_is_no_manifest_is_refused(tmp_path: Path, raw: bytes) -
     assert error_of(tmp_path).file == str(tmp_path / "bundle.json")
 
 
+@pytest.mark.parametrize("key", ["training", "a key that nobody knows"])
+def test_a_manifest_nested_too_deep_is_refused(tmp_path: Path, key: str) -> None:
+    path = write_bundle(tmp_path) / "bundle.json"
+    nested = "[" * 100_000 + "]" * 100_000
+    path.write_text(path.read_text()[:-1] + f', "{key}": {{"a": {nested}}}}}')
+    assert "recursion" in error_of(tmp_path).found
+
+
 def test_a_manifest_of_a_newer_format_asks_for_an_update(tmp_path: Path) -> None:
     error = error_of(write_bundle(tmp_path, change=lambda m: m.update(format=2, new_key=1)))
     assert (error.expected, error.found) == ("bundle format 1", "format 2")
@@ -81,6 +89,11 @@ def test_a_manifest_of_an_older_format_asks_for_a_rebuild(tmp_path: Path) -> Non
         (lambda m: m["files"][0].update(sha256="abc"), "files[0].sha256"),
         (lambda m: m["files"][0].update(size=-1), "files[0].size"),
         (lambda m: m.update(special_tokens={"<STATE>": -1}), "special_tokens"),
+        (lambda m: m.update(context={"n_batch": 1}), "context.n_batch"),
+        (lambda m: m.update(context={"n_batch": 2**33}), "context.n_batch"),
+        (lambda m: m.update(context={"n_ubatch": 1}), "context.n_ubatch"),
+        (lambda m: m.update(context={"n_ubatch": 2**33}), "context.n_ubatch"),
+        (lambda m: m["heads"]["flags"].append({"name": "give_item"}), "a name twice"),
     ],
 )
 def test_a_manifest_outside_the_schema_is_refused_by_key(
@@ -139,6 +152,13 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     (folder / "heads.onnx").unlink()
     error = error_of(folder)
     assert (error.file, error.found) == (str(folder / "heads.onnx"), "none")
+
+
+@pytest.mark.parametrize("path", ["a" * 300, "a/" * 3_000 + "b"])
+def test_a_path_that_no_file_can_have_is_refused(tmp_path: Path, path: str) -> None:
+    stray = {"path": path, "size": 1, "sha256": "0" * 64}
+    error = error_of(write_bundle(tmp_path, change=lambda m: m["files"].append(stray)))
+    assert (error.expected, error.found) == ("a readable file", "File name too long")
 
 
 def test_a_truncated_file_is_told_by_its_size(tmp_path: Path) -> None:

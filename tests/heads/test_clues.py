@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heads.clues import ClueIndex, Clues, Features, Remark, features_of
+from heads.clues import ClueIndex, Clues, Features, Remark, attack_key, features_of
 from runtime.prompt import STATE_KEYS, StateValue
 
 STATE: dict[str, StateValue] = {
@@ -137,6 +137,11 @@ def test_how_much_of_an_attack_a_line_is_counts_and_again_for_her_mood() -> None
     assert sum(hurt[name] > calm[name] for name in calm) == len(["nearer to one", "one", "gruff"])
     assert sum(hurt[name] == calm[name] for name in calm) == len(calm) - 3
     assert len(names(threat, "wary").keys() - hurt.keys()) == len(["the mood", "an attack in it"])
+
+
+def test_every_remark_has_the_feature_of_the_detector() -> None:
+    for said in (remark(), remark("", npc_mood="gruff"), Remark("", "", {})):
+        assert attack_key() in features_of(said).names
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 10**400, -(10**400)])

@@ -1,14 +1,18 @@
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
+from export.heads_graph import ClueTable, linear_graph
+from heads.attacks import AttackDetector, Detector
 from heads.bundle import BundleError
-from heads.clues import NO_CLUES
+from heads.clues import NO_CLUES, Remark, features_of
 from heads.session import HeadsSession
 from heads.spec import HeadSpec
 from tests.heads.bundles import DELTA_NAMES, FLAG_NAMES, SPEC, RandomHeads, write_heads
@@ -107,6 +111,143 @@ def test_a_file_that_is_no_graph_is_refused(tmp_path: Path, raw: bytes) -> None:
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="expected an ONNX graph"):
+        HeadsSession(tmp_path / "heads.onnx", HEAD_SPEC, N_EMBD)
+
+
+def replace_constant(graph: onnx.GraphProto, name: str, value: float) -> None:
+    constant = next(each for each in graph.initializer if each.name == name)
+    filled = np.full(constant.dims, value, np.float32)
+    constant.CopyFrom(numpy_helper.from_array(filled, name))
+
+
+def read_as(kind: int) -> Callable[[onnx.GraphProto], None]:
+    """A change after which the state is of another type."""
+
+    def change(graph: onnx.GraphProto) -> None:
+        graph.input[0].type.tensor_type.elem_type = kind
+        cast = helper.make_node("Cast", ["state"], ["float_state"], to=TensorProto.FLOAT)
+        graph.node[0].input[0] = "float_state"
+        graph.node.insert(0, cast)
+
+    return change
+
+
+def add_input(graph: onnx.GraphProto) -> None:
+    graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, ["batch", 1]))
+
+
+def fix_batch(graph: onnx.GraphProto) -> None:
+    for port in (*graph.input, *graph.output):
+        port.type.tensor_type.shape.dim[0].dim_value = 4
+
+
+def give_text(graph: onnx.GraphProto) -> None:
+    graph.node[-1].output[0] = "score"
+    graph.node.append(helper.make_node("Cast", ["score"], ["flag"], to=TensorProto.STRING))
+    graph.output[1].type.tensor_type.elem_type = TensorProto.STRING
+
+
+def leave_open(operation: str) -> Callable[[onnx.GraphProto], None]:
+    """A change after which what `operation` gave has no bounds."""
+
+    def change(graph: onnx.GraphProto) -> None:
+        next(node for node in graph.node if node.op_type == operation).op_type = "Identity"
+        replace_constant(graph, "b_delta", 2)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (read_as(TensorProto.DOUBLE), "tensor(double)"),
+        (read_as(TensorProto.FLOAT16), "tensor(float16)"),
+        (add_input, "more"),
+        (fix_batch, "Expected: 4"),
+        (give_text, "`flag` of object"),
+        (lambda graph: replace_constant(graph, "inverse_scale", np.nan), "nan"),
+        (lambda graph: replace_constant(graph, "b_flag", np.nan), "nan"),
+        (leave_open("Tanh"), "`delta`"),
+        (leave_open("Sigmoid"), "`flag`"),
+    ],
+)
+def test_a_graph_that_cannot_answer_a_state_within_its_ranges_is_refused(
+    tmp_path: Path, change: Callable[[onnx.GraphProto], None], found: str
+) -> None:
+    model = RandomHeads.draw(N_EMBD).graph()
+    change(model.graph)
+    onnx.save(model, tmp_path / "heads.onnx")
+    with pytest.raises(BundleError, match=r"in \[-1, 1\].*persona bundle build") as caught:
+        HeadsSession(tmp_path / "heads.onnx", HEAD_SPEC, N_EMBD)
+    assert found in caught.value.found
+
+
+@pytest.mark.parametrize("bias", [-100, 100])
+def test_heads_may_be_sure(tmp_path: Path, bias: float) -> None:
+    model = RandomHeads.draw(N_EMBD).graph()
+    for name in ("b_delta", "b_flag"):
+        replace_constant(model.graph, name, bias)
+    onnx.save(model, tmp_path / "heads.onnx")
+    session = HeadsSession(tmp_path / "heads.onnx", HEAD_SPEC, N_EMBD)
+    found = session.predict(states(1)[0], NO_CLUES)
+    np.testing.assert_allclose([*found.delta.values()], np.sign(bias), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mean", "w_delta", "b_flag"])
+def test_a_graph_with_weights_in_another_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    model = RandomHeads.draw(N_EMBD).graph()
+    weights = next(each for each in model.graph.initializer if each.name == name)
+    (tmp_path / "weights.bin").write_bytes(weights.raw_data)
+    onnx.external_data_helper.set_external_data(weights, "weights.bin")
+    weights.ClearField("raw_data")
+    (tmp_path / "heads.onnx").write_bytes(model.SerializeToString())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match="expected an ONNX graph in one file"):
+        HeadsSession(tmp_path / "heads.onnx", HEAD_SPEC, N_EMBD)
+
+
+SAID = Remark("mina", "give me that ring", {"trust": 0.1})
+
+
+def clue_graph() -> onnx.ModelProto:
+    """Heads with a table that knows all there is in SAID."""
+    heads, found = RandomHeads.draw(N_EMBD), features_of(SAID)
+    keys = np.unique(np.concatenate([found.ngrams, found.names]))
+    num_outputs = len(DELTA_NAMES) + len(FLAG_NAMES)
+    table = np.arange(len(keys) * num_outputs).reshape(-1, num_outputs) % 100
+    scale, bias = np.full(num_outputs, 0.001), np.zeros(num_outputs)
+    return linear_graph(
+        heads.mean,
+        heads.scale,
+        (heads.w_delta, heads.b_delta),
+        (heads.w_flag, heads.b_flag),
+        ClueTable(keys, table, scale, bias, np.ones(len(DELTA_NAMES))),
+    )
+
+
+def test_the_order_of_a_graphs_inputs_makes_no_difference(tmp_path: Path) -> None:
+    model, told = clue_graph(), []
+    for _ in range(2):
+        onnx.save(model, tmp_path / "heads.onnx")
+        session = HeadsSession(tmp_path / "heads.onnx", HEAD_SPEC, N_EMBD)
+        told.append(session.predict(states(1)[0], session.find(SAID)))
+        inputs = list(model.graph.input)
+        del model.graph.input[:]
+        model.graph.input.extend(inputs[::-1])
+    assert told[0] == told[1]
+
+
+def test_a_table_fitted_with_another_detector_of_attacks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx.save(clue_graph(), tmp_path / "heads.onnx")
+    HeadsSession(tmp_path / "heads.onnx", HEAD_SPEC, N_EMBD)
+    other = AttackDetector(Detector(keys=b"", weights=b"", bias=0, threshold=0.5))
+    for module in ("clues", "session"):
+        monkeypatch.setattr(f"heads.{module}.default_detector", lambda: other)
+    with pytest.raises(BundleError, match=f"detector of attacks {other.id}.*persona export"):
         HeadsSession(tmp_path / "heads.onnx", HEAD_SPEC, N_EMBD)
 
 
