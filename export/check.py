@@ -8,6 +8,7 @@ from pathlib import Path
 from gguf import TokenType
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from export.errors import ExportError
 from export.gguf_file import GgufModel, read_gguf
@@ -40,11 +41,11 @@ class Finding:
 def run_check(args: argparse.Namespace) -> int:
     """Prints a table of findings; 1 if there is a problem among them."""
     findings = check_bundle(args.folder)
-    table = Table(title=str(args.folder), title_justify="left")
+    table = Table(title=Text(str(args.folder)), title_justify="left")
     table.add_column("checked")
     table.add_column("result", overflow="fold")
     for finding in findings:
-        table.add_row(finding.subject, finding.problem or "ok")
+        table.add_row(Text(finding.subject), Text(finding.problem or "ok"))
     Console(width=None if Console().is_terminal else 160).print(table)
     return int(any(finding.problem for finding in findings))
 

@@ -84,6 +84,8 @@ class GgufModel:
 
     metadata: dict[str, Value] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    path: Path | None = field(default=None, compare=False)
+    """Where it was read from, for errors; None if it was made in memory."""
 
     @property
     def architecture(self) -> str:
@@ -146,12 +148,12 @@ def read_gguf(path: Path) -> GgufModel:
     if (version := cursor.number("I")) not in (2, 3):
         raise GgufError(path, "GGUF version 2 or 3", f"version {version}", "convert it again")
     num_tensors, num_values = cursor.number("Q"), cursor.number("Q")
-    model = GgufModel()
+    model = GgufModel(path=path)
     for _ in range(num_values):
         key = cursor.string()
         model.metadata[key] = cursor.value()
     infos = [cursor.tensor_info() for _ in range(num_tensors)]
-    start = _align(cursor.offset, model.get("general.alignment", GGUF_DEFAULT_ALIGNMENT))
+    start = _align(cursor.offset, _alignment(path, model))
     for info in infos:
         model.add(_mapped_tensor(path, data, start, info))
     if "general.architecture" not in model.metadata:
@@ -199,6 +201,9 @@ class _Cursor:
     def tensor_info(self) -> _TensorInfo:
         name = self.string()
         shape = [self.number("Q") for _ in range(self.number("I"))]
+        if not shape:
+            expected = "at least one dimension"
+            raise GgufError(f"{self._path}: {name}", expected, "none", "convert the model again")
         number = self.number("I")
         try:
             type_ = GGMLQuantizationType(number)
@@ -233,6 +238,14 @@ def _mapped_tensor(path: Path, data: mmap.mmap, start: int, info: _TensorInfo) -
         return np.frombuffer(data, np.uint8, rows * width, offset).reshape(rows, width)
 
     return Tensor(info.name, info.shape, info.type, load)
+
+
+def _alignment(path: Path, model: GgufModel) -> int:
+    found = model.get("general.alignment", GGUF_DEFAULT_ALIGNMENT)
+    if type(found) is not int or found < 1:
+        subject, expected = f"{path}: general.alignment", "a positive whole number"
+        raise GgufError(subject, expected, repr(found), "convert the model again")
+    return found
 
 
 def _align(offset: int, alignment: int) -> int:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from export.address import open_remote
 from export.model_card import model_card
-from export.published import LICENCES, check_paths, check_whole
+from export.published import LICENCES, check_paths, check_whole, is_plain
 from export.remote import (
     CARD,
     LATEST,
@@ -59,15 +59,21 @@ def _verified(folder: Path, reporter: TransferReporter) -> Bundle:
 
 def _uploads(bundle: Bundle, address: str) -> list[Upload]:
     """Manifest, card, what the manifest names, and all licences."""
-    paths = {MANIFEST, *(entry.path for entry in bundle.manifest.files)}
-    licences = (bundle.folder / LICENCES).rglob("*")
-    paths |= {str(path.relative_to(bundle.folder)) for path in licences if _is_text(path)}
+    paths = {MANIFEST, *(entry.path for entry in bundle.manifest.files), *_licences(bundle.folder)}
     files = [Upload(path, bundle.folder / path) for path in sorted(paths)]
     return [*files, Upload(CARD, model_card(bundle, address).encode())]
 
 
-def _is_text(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink() and not path.name.startswith(".")
+def _licences(folder: Path) -> list[str]:
+    """All texts under LICENSES but hidden ones. Raises RemoteError for what no pull would take."""
+    found = [path for path in (folder / LICENCES).rglob("*") if path.is_file()]
+    paths = [path.relative_to(folder).as_posix() for path in found if not path.is_symlink()]
+    shown = [path for path in paths if "/." not in path]
+    for path in shown:
+        if not is_plain(path):
+            expected = "a name that begins with a letter, a digit or _, without : and \\"
+            raise RemoteError(str(folder / LICENCES), expected, repr(path), "rename the file")
+    return shown
 
 
 def _named(remote: Remote, version: str) -> Snapshot:

@@ -53,14 +53,18 @@ def read_published(snapshot: Snapshot) -> Published:
     return Published(manifest, raw, _unnamed_licences(snapshot, manifest))
 
 
+def is_plain(path: str) -> bool:
+    """Whether a path stays inside a bundle, and is no option, hidden or foreign to a system."""
+    return all(map(_PART.fullmatch, path.split("/")))
+
+
 def check_paths(manifest: Manifest, subject: str) -> None:
     """Raises RemoteError unless each file is named once, by a plain path inside the bundle."""
     paths = [entry.path for entry in manifest.files]
     for path in paths:
-        parts = path.split("/")
-        is_plain = all(_PART.fullmatch(part) for part in parts) and path not in (MANIFEST, CARD)
+        is_own = path in (MANIFEST, CARD)
         is_folder = any(other.startswith(f"{path}/") for other in paths)
-        if not is_plain or is_folder or paths.count(path) > 1:
+        if not is_plain(path) or is_own or is_folder or paths.count(path) > 1:
             expected = "plain paths inside the bundle, each once"
             raise RemoteError(subject, expected, repr(path), "mend the manifest and publish again")
     for required in (MODEL, HEADS):
@@ -97,5 +101,5 @@ def _unnamed_licences(snapshot: Snapshot, manifest: Manifest) -> list[str]:
     return sorted(
         path
         for path in snapshot.paths() - named
-        if path.startswith(f"{LICENCES}/") and all(map(_PART.fullmatch, path.split("/")))
+        if path.startswith(f"{LICENCES}/") and is_plain(path)
     )

@@ -6,18 +6,22 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, TypeVar, cast
 
 from gguf import TokenType
 
 from export.errors import VocabularyError
 from export.gguf_file import GgufModel
 
+T = TypeVar("T")
+
+KIND = "tokenizer.ggml.model"
 TOKENS = "tokenizer.ggml.tokens"
 TYPES = "tokenizer.ggml.token_type"
 SCORES = "tokenizer.ggml.scores"
 MERGES = "tokenizer.ggml.merges"
 SPACE = "▁"
+_CONVERT = "convert the model again"
 
 PLACEHOLDER = re.compile(r"<unused\d+>|\[PAD\d+\]|<\|reserved_special_token_\d+\|>")
 """Entries that a base keeps free: Gemma, Qwen's padding rows as llama.cpp names them, Llama 3."""
@@ -67,17 +71,43 @@ class Vocabulary:
 
 
 def read_vocabulary(model: GgufModel) -> Vocabulary:
-    """The vocabulary of a model. Raises VocabularyError for a tokenizer that is neither kind."""
-    kind, tokens, types = model.get("tokenizer.ggml.model"), model.get(TOKENS), model.get(TYPES)
-    if kind not in ("llama", "gpt2") or tokens is None or types is None:
-        remedy = "build with --no-trim, or choose a base with an SPM or a BPE vocabulary"
-        raise VocabularyError(
-            "tokenizer.ggml.model", "'llama' (SPM) or 'gpt2' (BPE), with types", repr(kind), remedy
-        )
+    """The vocabulary of a model.
+
+    Raises VocabularyError for a tokenizer that is neither kind, and where its lists do not agree.
+    """
+    kind = model.get(KIND)
+    if kind not in ("llama", "gpt2"):
+        remedy = "choose a base with an SPM or a BPE vocabulary"
+        raise _error(model, KIND, "'llama' (SPM) or 'gpt2' (BPE)", repr(kind), remedy)
+    tokens = _list(model, TOKENS, str)
+    types = _list(model, TYPES, int, len(tokens))
+    if unknown := {*types} - {*TokenType}:
+        expected = f"types from {min(TokenType)} to {max(TokenType)}"
+        raise _error(model, TYPES, expected, str(min(unknown)), _CONVERT)
     kinds = [TokenType(number) for number in types]
     if kind == "gpt2":
-        return Vocabulary("bpe", tokens, kinds, (), model.get(MERGES, []))
-    return Vocabulary("spm", tokens, kinds, model.get(SCORES, [0.0] * len(tokens)), ())
+        merges = _list(model, MERGES, str) if model.get(MERGES) else []
+        return Vocabulary("bpe", tokens, kinds, (), merges)
+    has_scores = bool(model.get(SCORES))  # llama.cpp reads an empty array as an absent one
+    scores = _list(model, SCORES, float, len(tokens)) if has_scores else [0.0] * len(tokens)
+    return Vocabulary("spm", tokens, kinds, scores, ())
+
+
+def _list(model: GgufModel, key: str, kind: type[T], length: int | None = None) -> list[T]:
+    found = model.get(key)
+    is_list = isinstance(found, list) and all(isinstance(item, kind) for item in found)
+    if not is_list or length not in (None, len(found)):
+        expected = f"a list of {kind.__name__}"
+        if length is not None:
+            expected = f"{length} of {kind.__name__}, one for each token"
+        what = f"a list of {len(found)}" if isinstance(found, list) else repr(found)
+        raise _error(model, key, expected, what, _CONVERT)
+    return cast("list[T]", found)
+
+
+def _error(model: GgufModel, key: str, expected: str, found: str, remedy: str) -> VocabularyError:
+    subject = f"{model.path}: {key}" if model.path else key
+    return VocabularyError(subject, expected, found, remedy)
 
 
 def vocabulary_sha256(tokens: Sequence[str], types: Sequence[int]) -> str:

@@ -63,7 +63,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run_agreement(args: argparse.Namespace) -> None:
     """Write `agreement.json`. Raises DatasetError."""
-    splits = read_dataset(args.data)
+    splits = read_dataset(args.data, ("train", "validation"))
     file = fit_agreement(splits["train"], splits["validation"])
     args.out.mkdir(parents=True, exist_ok=True)
     write_agreement(args.out, file)
@@ -94,7 +94,7 @@ def run_fit(args: argparse.Namespace) -> None:
     Raises DatasetError.
     """
     world = load_world(args.world)
-    splits = read_dataset(args.data)
+    splits = read_dataset(args.data, ("train",))
     check_npcs(splits, world)
     settings = ContextSettings()
     turns = [turn for part in splits.values() for turn in part]

@@ -29,10 +29,16 @@ def write_whole(path: Path, content: bytes) -> None:
     write_all({path: content})
 
 
-def write_all(contents: Mapping[Path, bytes]) -> None:
-    """Write files beside and rename them once all are written: to stop before changes none."""
+def write_all(contents: Mapping[Path, bytes], *, sealed_by: Path | None = None) -> None:
+    """Write files beside and rename them once all are written: to stop before changes none.
+
+    `sealed_by` is one of them without which the others are of no use: it goes first and comes back
+    last, so that to stop between the renames leaves no mix of old and new.
+    """
     beside = {path: path.with_name(f".{path.name}.tmp") for path in contents}
     for path, content in contents.items():
         beside[path].write_bytes(content)
-    for path in contents:
+    if sealed_by is not None:
+        sealed_by.unlink(missing_ok=True)
+    for path in sorted(contents, key=lambda path: path == sealed_by):
         beside[path].replace(path)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from train.dataset import Line
+from train.dataset import DatasetError, Line
 from train.similarity import similar_pairs
 
 
@@ -14,8 +14,13 @@ def choose_validation(lines: Sequence[Line], share: float) -> set[str]:
 
     Groups with near-duplicate utterances go together. From nothing, whatever brings the counts of
     turns, flags, and NPCs by language closest to `share` of all is added, or taken out again, until
-    nothing does.
+    nothing does. Raises DatasetError unless `share` lies between 0 and 1, and where either part
+    would have no turn.
     """
+    if not 0 < share < 1:
+        raise DatasetError(
+            f"a validation part of {share} of the turns; give more than 0, less than 1"
+        )
     clusters = _clusters(lines)
     by_group: dict[str, list[Line]] = defaultdict(list)
     for line in lines:
@@ -29,7 +34,7 @@ def choose_validation(lines: Sequence[Line], share: float) -> set[str]:
     target = share * counts.sum(axis=0)
     is_chosen = np.zeros(len(clusters), bool)
     loss = np.inf
-    while True:
+    while clusters:
         sign = np.where(is_chosen, -1.0, 1.0)[:, np.newaxis]
         after = counts[is_chosen].sum(axis=0) + sign * counts
         losses = ((after - target) ** 2 / target).sum(axis=1)
@@ -37,6 +42,11 @@ def choose_validation(lines: Sequence[Line], share: float) -> set[str]:
         if losses[best] >= loss:
             break
         loss, is_chosen[best] = losses[best], not is_chosen[best]
+    if is_chosen.all() or not is_chosen.any():
+        raise DatasetError(
+            f"{share} for validation leaves one side nothing of {len(clusters)} group(s) of turns "
+            "that stay together; label more groups, or give another share"
+        )
     return {group for index in np.flatnonzero(is_chosen) for group in clusters[index]}
 
 

@@ -1,5 +1,6 @@
 """The dataset: a folder for each split, one JSONL line per turn (see docs/labelling.md)."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from heads.bundle import file_sha256
 from heads.spec import Unit
 from rag.conditions import UNKNOWN_REPUTATION, Facts
 from rag.documents import Lang
@@ -17,10 +19,14 @@ from rag.scopes import Scene
 from rag.world import World
 
 T = TypeVar("T")
+Spoken = Annotated[str, msgspec.Meta(min_length=1, pattern=r"\S")]
+"""More than white space."""
 
 SPLITS = ("train", "validation", "test")
 DRILLS = "drills"
 """Single turns that practise what conversations seldom hold; `train` alone must be balanced."""
+LEARNED = ("train", DRILLS)
+"""The folders whose turns are trained on."""
 _PARTS = (*SPLITS, DRILLS)
 CLEAR = 0.1
 """A delta nearer to 0 than this has no sign to get right."""
@@ -60,8 +66,8 @@ class TurnLabel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     npc_id: Annotated[str, msgspec.Meta(min_length=1)]
     tags: Tags
     context: Context = Context()
-    player_utterance: Annotated[str, msgspec.Meta(min_length=1)]
-    response: Annotated[str, msgspec.Meta(min_length=1)]
+    player_utterance: Spoken
+    response: Spoken
     delta: dict[str, Unit]
     flag: dict[str, Literal[0, 1]]
     withheld: list[str] = []
@@ -124,6 +130,12 @@ def dataset_files(folder: Path) -> list[Path]:
     return files
 
 
+def dataset_sha256(folder: Path, parts: Sequence[str] = _PARTS) -> str:
+    """Hex SHA-256 of the files in these folders of a dataset. Raises as `dataset_files`."""
+    files = [path for path in dataset_files(folder) if path.parent.name in parts]
+    return hashlib.sha256("\n".join(map(file_sha256, files)).encode()).hexdigest()
+
+
 def read_splits(folder: Path) -> tuple[dict[str, list[Line]], list[Problem]]:
     """The lines of each split and drill that there is, and every problem met on the way.
 
@@ -136,22 +148,27 @@ def read_splits(folder: Path) -> tuple[dict[str, list[Line]], list[Problem]]:
     return {name: found for name, found in by_split.items() if found}, problems
 
 
-def read_dataset(folder: Path) -> dict[str, list[TurnLabel]]:
+def read_dataset(folder: Path, needed: Iterable[str] = ()) -> dict[str, list[TurnLabel]]:
     """The turns of each split that there is, drills among those to train on.
 
-    Raises DatasetError.
+    Raises DatasetError, also where a split that is `needed` has none.
     """
     splits, problems = read_splits(folder)
     if problems:
         raise DatasetProblems(problems)
     if learned := learned_from(splits):
         splits["train"] = learned
+    if missing := [name for name in SPLITS if name in needed and name not in splits]:
+        raise DatasetError(
+            f"{folder}: no {' and no '.join(missing)} split, which this needs; "
+            f"put labelled turns into {' and '.join(f'{name}/' for name in missing)}"
+        )
     return {name: [line.turn for line in splits[name]] for name in SPLITS if name in splits}
 
 
 def learned_from(splits: Mapping[str, Sequence[Line]]) -> list[Line]:
     """The lines to train on, drills among them."""
-    return [*splits.get("train", ()), *splits.get(DRILLS, ())]
+    return [line for name in LEARNED for line in splits.get(name, ())]
 
 
 def check_npcs(splits: Mapping[str, Sequence[TurnLabel]], world: World) -> None:

@@ -14,6 +14,7 @@ from runtime.prompt import LINE_END
 from runtime.sampling import SamplingParams
 from train.baselines import run_baselines
 from train.dataset import (
+    SPLITS,
     DatasetError,
     TurnLabel,
     check_npcs,
@@ -64,10 +65,10 @@ def evaluate_bundle(options: EvaluateOptions, reporter: Reporter) -> Report:
 
     Raises DatasetError, WorldError, BundleError, ModelError or EmbedderError.
     """
-    world, splits = load_world(options.world), read_dataset(options.data)
+    world = load_world(options.world)
+    needed = SPLITS if options.split == "test" else ("train", options.split)
+    splits = read_dataset(options.data, needed)
     check_npcs(splits, world)
-    if options.split not in splits:
-        raise DatasetError(f"{options.data}: no {options.split} split")
     labels = splits[options.split]
     with open_bundle(options.bundle, options.num_threads) as served:
         writer = open_writer(options.world, world, options.embedder, served.encoder)

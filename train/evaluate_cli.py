@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from export.reporter import RichReporter
+from heads.bundle import read_manifest
 from rag.documents import Questions
 from rag.embedder import DEFAULT
 from rag.retriever import Retriever
@@ -88,11 +89,17 @@ def _add_bundle(parser: argparse.ArgumentParser) -> None:
 
 
 def run_bundle(args: argparse.Namespace) -> None:
-    """Print the figures of a bundle, and write the report."""
+    """Print the figures of a bundle, and write the report.
+
+    Raises BundleError or DatasetError, for --record before anything is read.
+    """
     from train.evaluate_bundle import EvaluateOptions, evaluate_bundle  # noqa: PLC0415 (slow)
-    from train.record_figures import record_figures  # noqa: PLC0415
+    from train.record_figures import read_record, record_figures  # noqa: PLC0415
     from train.report import print_report, write_report  # noqa: PLC0415
 
+    heads = read_manifest(args.bundle).heads
+    if args.record:
+        read_record(args.record, heads)
     options = EvaluateOptions(
         bundle=args.bundle,
         world=args.world,
@@ -111,12 +118,12 @@ def run_bundle(args: argparse.Namespace) -> None:
     with RichReporter(Console(stderr=True)) as reporter:
         report = evaluate_bundle(options, reporter)
     print_report(report, Console(width=None if Console().is_terminal else 160))
-    if args.record:
-        record_figures(args.record, report)
     if args.out:
         write_report(args.out, report)
         written = ["report.html", "report.json", *(["samples.md"] if report.samples else [])]
         print(f"wrote {', '.join(written)} in {args.out}")
+    if args.record:
+        record_figures(args.record, heads, report)
 
 
 def _open(args: argparse.Namespace) -> tuple[World, Retriever]:

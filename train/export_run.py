@@ -13,14 +13,14 @@ from export.heads_graph import OPSET
 from export.machine import describe_machine
 from export.merge_lora import CONFIG, PERSONA, SPECIAL_ROWS, WEIGHTS
 from export.quantise import QUANT_TYPES, QuantType
-from export.reporter import RichReporter
+from export.reporter import Reporter, RichReporter
 from heads.agreement import AgreementFile
 from heads.bundle import AGREEMENT, HEADS, HEADS_RECORD, ContextSettings, HeadsRecord
 from heads.clues import Remark
 from rag.world import World, load_world
 from train.base import build_options
 from train.checkpoint import BEST, TrainedPersona
-from train.commands import write_whole
+from train.commands import write_all, write_whole
 from train.dataset import DatasetError, TurnLabel, check_npcs, conversations, read_dataset, spread
 from train.fit_agreement import fit_agreement
 from train.fit_clues import (
@@ -43,6 +43,7 @@ from train.heads_files import (
 )
 from train.merit import delta_merit, flag_merit, gain, sign_merit
 from train.parity import Likelihood, Measured, Parity, References, choose, compare, likelihood
+from train.run import world_sha256
 from train.states import LabelledState, stack
 from train.trained import Trained, open_trained
 from train.transcripts import remark_of
@@ -99,9 +100,7 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
 def export_run(options: ExportOptions, reporter: RichReporter) -> ExportReport:
     """Write the bundle of a run. Raises DatasetError, WorldError, EmbedderError or ExportError."""
     trained = open_trained(options.run, reporter, options.checkpoint)
-    data = trained.record.config.data
-    world, splits = load_world(Path(data.world)), read_dataset(Path(data.data))
-    check_npcs(splits, world)
+    world, splits = _open_data(trained, reporter)
     shop = Workshop(trained, world, ContextSettings(), options.num_threads, reporter)
     groups = spread([*conversations(splits["validation"]).values()], options.num_compared)
     compared = shop.write("compared", [label for group in groups for label in group])
@@ -146,6 +145,17 @@ def export_run(options: ExportOptions, reporter: RichReporter) -> ExportReport:
     )
     _write(options, shop, heads, _fit_agreement(splits, reporter), report)
     return report
+
+
+def _open_data(trained: Trained, reporter: Reporter) -> tuple[World, dict[str, list[TurnLabel]]]:
+    """World and dataset as they are now."""
+    data = trained.record.config.data
+    world = load_world(Path(data.world))
+    splits = read_dataset(Path(data.data), ("train", "validation"))
+    check_npcs(splits, world)
+    if trained.record.world_sha256 not in ("", world_sha256(world)):
+        reporter.say(f"note: {data.world} is not what it was in training; it is read as it is now")
+    return world, splits
 
 
 def _compare(
@@ -268,13 +278,14 @@ def _write(
         heads=head_spec(heads, persona.delta_names, persona.flag_names),
         vocabulary_sha256=trained.base.vocabulary_sha256,
         context=shop.settings,
-        training=_training(trained, report),
+        training=_training(shop, report),
         parity=msgspec.to_builtins(chosen),
     )
     folder = shop.folder / HEADS_FOLDER
-    write_heads(folder, heads, record)
-    if agreement is not None:
-        write_agreement(folder, agreement)
+    with locked(folder, lambda: None), replaced(folder) as beside:
+        write_heads(beside, heads, record)
+        if agreement is not None:
+            write_agreement(beside, agreement)
     raw = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
     write_whole(shop.folder / REPORT, raw)
     quant = next(name for name in QUANT_TYPES if name == report.chosen)
@@ -288,18 +299,28 @@ def _write(
 
 
 def _keep(target: Path, adapter: Path, heads: Path) -> None:
-    """Copy what a bundle of the same base is built from, and what training would go on from."""
-    kept = target / "adapter"
+    """Copy what a bundle of the same base is built from, and what training would go on from.
+
+    To stop between leaves no record of heads, and without one nothing is built.
+    """
+    kept, record = target / "adapter", target / HEADS_RECORD
     with locked(kept, lambda: None), replaced(kept) as beside:
         for name in (CONFIG, WEIGHTS, PERSONA, SPECIAL_ROWS, HEADS_WEIGHTS):
             shutil.copyfile(adapter / name, beside / name)
-    for name in (AGREEMENT, HEADS, HEADS_RECORD):
-        if (heads / name).is_file():
-            write_whole(target / name, (heads / name).read_bytes())
+        record.unlink(missing_ok=True)
+    found = {name: heads / name for name in (AGREEMENT, HEADS, HEADS_RECORD)}
+    if not found[AGREEMENT].is_file():
+        (target / AGREEMENT).unlink(missing_ok=True)
+        del found[AGREEMENT]
+    write_all({target / name: path.read_bytes() for name, path in found.items()}, sealed_by=record)
 
 
-def _training(trained: Trained, report: ExportReport) -> dict[str, object]:
-    """What the manifest says of the run; of paths the last part alone."""
+def _training(shop: Workshop, report: ExportReport) -> dict[str, object]:
+    """What the manifest says of the run; of paths the last part alone.
+
+    The hashes are of what calibrated: dataset and world as they are now.
+    """
+    trained = shop.trained
     config = msgspec.to_builtins(trained.record.config)
     for section, key in (
         ("base", "gguf"),
@@ -314,6 +335,7 @@ def _training(trained: Trained, report: ExportReport) -> dict[str, object]:
         "heads": report.heads,
         "merits": report.merits,
         "onnx_opset": OPSET,
-        "data_sha256": trained.record.data_sha256,
+        "data_sha256": trained.data_sha256,
+        "world_sha256": world_sha256(shop.world),
         "config": config,
     }

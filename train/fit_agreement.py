@@ -23,16 +23,19 @@ def fit_agreement(train: Sequence[TurnLabel], held_out: Sequence[TurnLabel]) -> 
     """Fit on `train`; thresholds from MAX_WRONG of `held_out`.
 
     Lines are judged as they are spoken, so each response is learnt from after its first sentence,
-    after its second, and so on. Raises DatasetError where one of the two kinds is missing.
+    after its second, and so on. Raises DatasetError where there is too little to learn from, as
+    where one of the two kinds is missing.
     """
     spoken = [(kind, text) for kind, texts in _spoken(train) for text in texts]
-    kinds, texts = zip(*spoken, strict=True)
-    keys, weight, features = line_features(texts, LONGEST_NGRAM)
-    found = np.array(kinds)
-    models = []
+    found = np.array([kind for kind, _ in spoken])
     for kind, name in ((GRANTS, "raises a flag"), (REFUSES, "withholds one")):
         if not 0 < (found == kind).sum() < len(found):
             raise DatasetError(f"no labelled turn, or every one, {name}; label some of both")
+    keys, weight, features = line_features([text for _, text in spoken], LONGEST_NGRAM)
+    if not len(keys):
+        raise DatasetError("the labelled responses have too little in common; label more turns")
+    models = []
+    for kind in (GRANTS, REFUSES):
         model = LogisticRegression(
             C=INVERSE_PENALTY, solver="liblinear", max_iter=2_000, random_state=0
         )

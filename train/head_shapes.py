@@ -61,7 +61,8 @@ def compare_shapes(
     Raises DatasetError, WorldError, EmbedderError or ExportError.
     """
     data = trained.record.config.data
-    world, splits = load_world(Path(data.world)), read_dataset(Path(data.data))
+    world = load_world(Path(data.world))
+    splits = read_dataset(Path(data.data), ("train", "validation"))
     shop = Workshop(trained, world, ContextSettings(), num_threads, reporter)
     chosen = spread(list(conversations(splits["train"]).values()), num_refit)
     variant = Variant(quant, quant)

@@ -13,7 +13,7 @@ from export.heads_graph import ClueTable, linear_graph
 from heads.agreement import AgreementFile
 from heads.bundle import AGREEMENT, HEADS, HEADS_RECORD, HeadsRecord
 from heads.spec import DeltaSpec, FlagSpec, HeadSpec
-from train.commands import write_whole
+from train.commands import write_all, write_whole
 from train.dataset import DatasetError
 from train.fit_clues import BlendedHeads
 from train.fit_heads import LinearHeads
@@ -71,11 +71,14 @@ def heads_graph(heads: Heads) -> bytes:
 
 
 def write_heads(folder: Path, heads: Heads, record: HeadsRecord) -> None:
-    """Write `heads.onnx` and `heads.json`, from which a bundle is built."""
+    """Write `heads.onnx` and `heads.json`, from which a bundle is built.
+
+    To stop between leaves no record, and without one nothing is built.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     raw = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
-    write_whole(folder / HEADS, heads_graph(heads))
-    write_whole(folder / HEADS_RECORD, raw)
+    written = {folder / HEADS: heads_graph(heads), folder / HEADS_RECORD: raw}
+    write_all(written, sealed_by=folder / HEADS_RECORD)
 
 
 def write_agreement(folder: Path, file: AgreementFile) -> None:

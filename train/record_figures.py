@@ -5,18 +5,33 @@ from pathlib import Path
 import msgspec
 
 from heads.bundle import HeadsRecord
+from heads.spec import HeadSpec
 from train.bootstrap import Estimate
 from train.commands import write_whole
 from train.dataset import DatasetError
 from train.report_contents import Report
 
 
-def record_figures(path: Path, report: Report) -> None:
-    """Note `report` under its split's name in a `heads.json`. Raises DatasetError."""
+def read_record(path: Path, heads: HeadSpec) -> HeadsRecord:
+    """The `heads.json` in `path`. Raises DatasetError if it is none, or of other heads."""
     try:
         record = msgspec.json.decode(path.read_bytes(), type=HeadsRecord)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
         raise DatasetError(f"{path}: no record of heads: {error}") from error
+    if record.heads != heads:
+        raise DatasetError(
+            f"{path}: names, thresholds or temperature are not those of the bundle's heads; "
+            "name the heads.json that the bundle was built from, or build the bundle again"
+        )
+    return record
+
+
+def record_figures(path: Path, heads: HeadSpec, report: Report) -> None:
+    """Note `report` of these `heads` under its split's name in a `heads.json`.
+
+    Raises DatasetError.
+    """
+    record = read_record(path, heads)
     evaluation = record.evaluation | {report.meta.split: figures_of(report)}
     record = msgspec.structs.replace(record, evaluation=evaluation)
     raw = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"

@@ -31,7 +31,14 @@ from train.base import BaseInfo, load_weights, prepare_base
 from train.checkpoint import BEST, Checkpoints, TrainedPersona, trained_sha256
 from train.commands import write_whole
 from train.config import TrainConfig
-from train.dataset import DatasetError, TurnLabel, conversations, dataset_files, spread
+from train.dataset import (
+    LEARNED,
+    DatasetError,
+    TurnLabel,
+    conversations,
+    dataset_sha256,
+    spread,
+)
 from train.examples import Example, Shares, make_examples
 from train.multi_head import PARTS, MultiHeadModel, add_adapter
 from train.recall import open_writer
@@ -52,6 +59,9 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     config: TrainConfig
     vocabulary_sha256: str
     data_sha256: str
+    """Of the whole dataset."""
+    learned_sha256: str = ""
+    """Of the part that is trained on; empty in a run that was begun before it was recorded."""
     prompt_format: int = FORMAT
     start_sha256: str = ""
     """Of the adapter that the run began with."""
@@ -60,6 +70,12 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     world_sha256: str = ""
     num_processes: int = 1
 
+    def has_learned(self, data: Path) -> bool:
+        """Whether what is there to train on in `data` is what the run was trained on."""
+        if not self.learned_sha256:
+            return self.data_sha256 == dataset_sha256(data)
+        return self.learned_sha256 == dataset_sha256(data, LEARNED)
+
 
 def read_run(folder: Path) -> RunRecord:
     """The record of a run. Raises DatasetError."""
@@ -67,6 +83,11 @@ def read_run(folder: Path) -> RunRecord:
         return msgspec.json.decode((folder / RUN).read_bytes(), type=RunRecord)
     except (OSError, msgspec.DecodeError) as error:
         raise DatasetError(f"{folder}: no run of `persona train`: {error}") from error
+
+
+def world_sha256(world: World) -> str:
+    """Hex SHA-256 of all documents of a world."""
+    return hashlib.sha256(msgspec.json.encode(world.documents)).hexdigest()
 
 
 class TrainingRun:
@@ -118,22 +139,18 @@ class TrainingRun:
     def _prepare(self) -> BaseInfo:
         with RichReporter(self.console) as reporter:
             base = prepare_base(self.config.base, reporter)
-        data = "\n".join(file_sha256(path) for path in dataset_files(Path(self.config.data.data)))
+        data = Path(self.config.data.data)
         record = RunRecord(
             config=self.config,
             vocabulary_sha256=base.vocabulary_sha256,
-            data_sha256=hashlib.sha256(data.encode()).hexdigest(),
+            data_sha256=dataset_sha256(data),
+            learned_sha256=dataset_sha256(data, LEARNED),
             start_sha256=trained_sha256(self.start) if self.start else "",
             base_sha256=file_sha256(base.gguf),
-            world_sha256=hashlib.sha256(msgspec.json.encode(self.world.documents)).hexdigest(),
+            world_sha256=world_sha256(self.world),
             num_processes=self.accelerator.num_processes,
         )
-        if (self.folder / RUN).is_file() and (found := read_run(self.folder)) != record:
-            changed = [
-                name
-                for name in record.__struct_fields__
-                if getattr(found, name) != getattr(record, name)
-            ]
+        if (self.folder / RUN).is_file() and (changed := _changed(self.folder, record)):
             raise DatasetError(
                 f"{self.folder} holds a run of another {', '.join(changed)}; "
                 "give another --out, or remove it"
@@ -202,6 +219,15 @@ class TrainingRun:
                     self.console.print(f"step {step}/{trainer.num_steps} {parts}", highlight=False)
 
             return trainer.run(partial(RunLog, self.folder), on_step, _stopped_gently)
+
+
+def _changed(folder: Path, record: RunRecord) -> list[str]:
+    """What the record in `folder` says otherwise; what it lacks its `data_sha256` speaks for."""
+    found = read_run(folder)
+    if not found.learned_sha256:
+        found = msgspec.structs.replace(found, learned_sha256=record.learned_sha256)
+    names = record.__struct_fields__
+    return [name for name in names if getattr(found, name) != getattr(record, name)]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from export.reporter import RichReporter
 from heads.bundle import file_sha256
 from train.base import BaseInfo, load_weights, prepare_base
 from train.checkpoint import BEST, LAST, TrainedPersona, load_trained, read_persona, write_final
-from train.dataset import DatasetError
+from train.dataset import DatasetError, dataset_sha256
 from train.examples import collate, make_example
 from train.multi_head import MultiHeadModel, add_adapter
 from train.run import RunRecord, read_run
@@ -23,6 +23,8 @@ class Trained:
 
     run: Path
     record: RunRecord
+    data_sha256: str
+    """Of the dataset as it is now: no turn more and none fewer to train on than the run had."""
     adapter: Path
     """The folder of adapter, special-token rows and heads."""
     persona: TrainedPersona
@@ -32,9 +34,17 @@ class Trained:
 def open_trained(run: Path, reporter: RichReporter, checkpoint: str = BEST) -> Trained:
     """The run in `run`, as validation liked it best or as it was at its `last` step.
 
-    Raises DatasetError or ExportError.
+    Its dataset may have other turns for validation and test by now, but none of them was trained
+    on. Raises DatasetError or ExportError.
     """
     record = read_run(run)
+    data = Path(record.config.data.data)
+    if not record.has_learned(data):
+        part = "train/ and drills/ are" if record.learned_sha256 else "the dataset is"
+        raise DatasetError(
+            f"{data}: {part} not what {run} was trained on, so validation turns may be among what "
+            "it has learned; put back what was there then, or train anew"
+        )
     adapter = write_final(run) if checkpoint == LAST else run / BEST
     base = prepare_base(record.config.base, reporter)
     if record.base_sha256 not in ("", file_sha256(base.gguf)):
@@ -42,7 +52,7 @@ def open_trained(run: Path, reporter: RichReporter, checkpoint: str = BEST) -> T
             f"{base.gguf} is not the base that {run} was trained on; "
             "give the run's own base.gguf or base.hf, or train anew"
         )
-    return Trained(run, record, adapter, read_persona(adapter), base)
+    return Trained(run, record, dataset_sha256(data), adapter, read_persona(adapter), base)
 
 
 def load_model(trained: Trained) -> MultiHeadModel:

@@ -5,13 +5,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from gguf import GGUFValueType
 
 from export.build import build
 from export.build_key import build_key
 from export.check import check_bundle
 from export.cli import add_commands
-from export.gguf_file import read_gguf, write_gguf
-from export.vocabulary import TOKENS, TYPES
+from export.gguf_file import GgufModel, read_gguf, write_gguf
+from export.vocabulary import KIND, SCORES, TOKENS, TYPES
 from heads.agreement import open_agreement
 from heads.bundle import AGREEMENT, HEADS, MANIFEST, MODEL, file_sha256, load_bundle
 from tests.export.bundles import Recorder, make_options, write_graph
@@ -164,6 +165,61 @@ def test_a_special_token_that_text_can_spell_is_a_problem(bundle: Path) -> None:
     found = problems(bundle)
     assert any("found <NPC> of type USER_DEFINED" in problem for problem in found)
     assert any("expected vocabulary" in problem for problem in found)
+
+
+SPOILT: dict[str, tuple[Callable[[GgufModel], None], str]] = {
+    "fewer types": (
+        lambda model: model.set_array(TYPES, GGUFValueType.INT32, model.get(TYPES)[:10]),
+        TYPES + ": expected {num} of int, one for each token, found a list of 10",
+    ),
+    "an unknown type": (
+        lambda model: model.set_array(TYPES, GGUFValueType.INT32, [77, *model.get(TYPES)[1:]]),
+        f"{TYPES}: expected types from 1 to 6, found 77",
+    ),
+    "one type": (
+        lambda model: model.set(TYPES, GGUFValueType.UINT32, 3),
+        TYPES + ": expected {num} of int, one for each token, found 3",
+    ),
+    "one token": (
+        lambda model: model.set(TOKENS, GGUFValueType.STRING, "x"),
+        f"{TOKENS}: expected a list of str, found 'x'",
+    ),
+    "numbers as tokens": (
+        lambda model: model.set_array(TOKENS, GGUFValueType.INT32, range(9)),
+        f"{TOKENS}: expected a list of str, found a list of 9",
+    ),
+    "fewer scores": (
+        lambda model: model.set_array(SCORES, GGUFValueType.FLOAT32, [0.0]),
+        SCORES + ": expected {num} of float, one for each token, found a list of 1",
+    ),
+    "another kind": (
+        lambda model: model.set(KIND, GGUFValueType.STRING, "bert"),
+        f"{KIND}: expected 'llama' (SPM) or 'gpt2' (BPE), found 'bert'",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_vocabulary_whose_parts_disagree_is_a_problem(bundle: Path, how: str) -> None:
+    spoil, expected = SPOILT[how]
+    model = read_gguf(bundle / MODEL)
+    expected = expected.format(num=len(model.get(TOKENS)))
+    spoil(model)
+    write_gguf(model, bundle / MODEL)
+    record_again(bundle, MODEL)
+    found = problems(bundle)
+    assert len(found) == 2, "of the special tokens and of the hash"
+    for problem in found:
+        assert problem.startswith(f"{bundle / MODEL}: {expected}; ")
+
+
+def test_brackets_in_a_problem_are_shown_as_they_are(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_graph(bundle / HEADS, n_embd=32)
+    record_again(bundle, HEADS)
+    assert run("check", str(bundle)) == 1
+    assert "[batch, 64]" in capsys.readouterr().out
 
 
 def test_another_model_is_a_problem(bundle: Path) -> None:

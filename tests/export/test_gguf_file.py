@@ -65,6 +65,37 @@ def test_another_format_is_refused_with_a_remedy(tmp_path: Path) -> None:
         read_gguf(tmp_path / "model.bin")
 
 
+def overwrite(path: Path, after: str, offset: int, raw: bytes) -> None:
+    """Replace the bytes that stand so far after a name."""
+    content = bytearray(path.read_bytes())
+    at = content.index(after.encode()) + len(after) + offset
+    content[at : at + len(raw)] = raw
+    path.write_bytes(content)
+
+
+def test_an_alignment_that_is_none_is_refused_by_name(tiny_file: Path, tmp_path: Path) -> None:
+    path, key = tmp_path / "odd.gguf", "general.alignment"
+    model = read_gguf(tiny_file)
+    model.set(key, GGUFValueType.UINT32, 64)
+    write_gguf(model, path)
+    assert [*read_gguf(path).tensors] == [*model.tensors]
+    overwrite(path, key, 4, bytes(4))
+    with pytest.raises(GgufError, match=r"odd\.gguf: general\.alignment.*found 0; "):
+        read_gguf(path)
+    overwrite(path, key, 0, GGUFValueType.FLOAT32.to_bytes(4, "little"))
+    with pytest.raises(GgufError, match=r"a positive whole number, found 0\.0"):
+        read_gguf(path)
+
+
+def test_a_tensor_without_dimensions_is_refused_by_name(tiny_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "flat.gguf"
+    path.write_bytes(tiny_file.read_bytes())
+    name = next(iter(read_gguf(path).tensors))
+    overwrite(path, name, 0, bytes(4))
+    with pytest.raises(GgufError, match=rf"flat\.gguf: {name}: expected at least one dimension"):
+        read_gguf(path)
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "model.gguf"
     target.write_bytes(b"old")

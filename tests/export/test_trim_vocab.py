@@ -161,7 +161,7 @@ def test_a_tensor_with_unknown_rows_by_token_is_refused(tmp_path: Path) -> None:
 def test_a_vocabulary_of_another_kind_is_refused() -> None:
     model = GgufModel()
     model.set("tokenizer.ggml.model", GGUFValueType.STRING, "bert")
-    with pytest.raises(VocabularyError, match="'bert'"):
+    with pytest.raises(VocabularyError, match="'bert'; choose a base with"):
         read_vocabulary(model)
 
 

@@ -7,8 +7,10 @@ import pytest
 
 from heads.agreement import FORMAT, Agreement, AgreementFile, read_agreement
 from heads.bundle import AGREEMENT, BundleError
+from server.cli import main
 from tests.train.responses import CALM, GRANTED, REFUSED
 from tests.train.responses import responses_of_each_kind as turns
+from tests.train.turns import line, write_lines
 from train.dataset import DatasetError
 from train.fit_agreement import fit_agreement, split_sentences
 
@@ -64,6 +66,27 @@ def test_it_is_read_from_its_file_and_another_file_is_refused(
             read_agreement(path)
     with pytest.raises(BundleError):
         read_agreement(tmp_path / "none")
+
+
+def test_too_few_turns_have_nothing_in_common_to_learn() -> None:
+    granted, refused = turns()[0], turns()[20]
+    said = {"응": granted, "x": refused}
+    few = [msgspec.structs.replace(turn, response=text) for text, turn in said.items()]
+    with pytest.raises(DatasetError, match="too little in common"):
+        fit_agreement(few, turns())
+    both = [msgspec.structs.replace(granted, withheld=["give_item"])]
+    with pytest.raises(DatasetError, match="raises a flag"):
+        fit_agreement(both, turns())
+
+
+def test_without_validation_there_are_no_thresholds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train").mkdir()
+    write_lines(tmp_path / "train" / "mina.jsonl", [line(0)])
+    fit = ["heads", "agreement", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(fit) == 1
+    assert "no validation split" in capsys.readouterr().err
 
 
 def test_without_both_kinds_there_is_nothing_to_learn() -> None:

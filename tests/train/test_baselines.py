@@ -5,6 +5,7 @@ import pytest
 
 from rag.world import load_world
 from server.cli import main
+from tests.heads.bundles import write_bundle
 from tests.train.nari import nari_world, turn, write_dataset
 from train.baselines import run_baselines
 from train.dataset import TurnLabel, read_dataset
@@ -72,4 +73,16 @@ def test_a_missing_split_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
     nari_world(tmp_path)
     write_dataset(tmp_path / "data", {"train": [turn("c", 0, "안녕", "네…")]})
     assert main(["data", "baselines", str(tmp_path)]) == 1
-    assert "no validation/" in capsys.readouterr().err
+    assert "no validation and no test split" in capsys.readouterr().err
+
+
+def test_the_test_split_is_not_evaluated_without_what_the_baselines_beside_it_need(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = tmp_path / "world"
+    nari_world(world)
+    lines = {"train": [turn("c", 0, "안녕", "네…")], "test": [turn("d", 0, "누구", "나리…")]}
+    write_dataset(world / "data", lines)
+    bundle = str(write_bundle(tmp_path / "bundle"))
+    assert main(["evaluate", "bundle", bundle, "--world", str(world), "--split", "test"]) == 1
+    assert "no validation split" in capsys.readouterr().err

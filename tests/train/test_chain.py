@@ -35,10 +35,11 @@ from tests.server.serving import opened, served
 from tests.tiny_hf import make_tiny_hf
 from tests.train.tiny_run import TinyRun, gguf_run, make_run
 from train.checkpoint import BEST, LAST, read_persona, trained_sha256
-from train.dataset import conversations, read_dataset
+from train.dataset import conversations, dataset_sha256, read_dataset
 from train.export_run import REPORT, ExportOptions, ExportReport, export_run
 from train.heads_files import read_trained_heads
 from train.recall import open_writer
+from train.run import world_sha256
 from train.served import open_bundle
 from train.states import readings
 from train.trained import load_model, open_trained
@@ -143,6 +144,8 @@ def test_the_bundle_is_whole_and_says_where_it_comes_from(run: TinyRun) -> None:
     assert manifest.training["config"]["run"]["epochs"] == LEARNING["run__epochs"]
     (model,) = (entry for entry in manifest.files if entry.path == MODEL)
     assert model.sha256 == file_sha256(run.out / EXPORT / report["chosen"] / MODEL)
+    assert manifest.training["data_sha256"] == dataset_sha256(run.folder / "data")
+    assert manifest.training["world_sha256"] == world_sha256(load_world(run.folder / "world"))
     assert str(run.folder) not in (bundle_of(run) / "bundle.json").read_text("utf-8")
 
 

@@ -8,7 +8,7 @@ from tests.train.nari import good_lines, nari_world, write_dataset
 from tests.train.turns import label
 from train.data_split import choose_validation
 from train.data_summary import distinct_2, find_pairs, overlap
-from train.dataset import Line, TurnLabel, read_dataset
+from train.dataset import DatasetError, Line, TurnLabel, read_dataset
 from train.similarity import jaccard, near_duplicates, ngrams
 
 WORDS = ("salt", "lamp", "rope", "gull", "tide", "bell", "mast", "sand", "crab", "moss")
@@ -42,6 +42,18 @@ def test_validation_has_its_share_of_every_npc_and_flag() -> None:
         share = sum(turn.npc_id == f"npc{npc}" for turn in part) / len(part)
         assert share == pytest.approx(0.25, abs=0.13)
     assert choose_validation(lines(turns), 0.1) == chosen, "the same each time"
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1, 2, float("nan")])
+def test_a_share_that_is_none_is_refused(share: float) -> None:
+    with pytest.raises(DatasetError, match="give more than 0, less than 1"):
+        choose_validation(lines(groups(4)), share)
+
+
+@pytest.mark.parametrize(("num_groups", "share"), [(0, 0.5), (1, 0.5), (4, 0.01), (4, 0.99)])
+def test_neither_part_is_left_without_turns(num_groups: int, share: float) -> None:
+    with pytest.raises(DatasetError, match="leaves one side nothing"):
+        choose_validation(lines(groups(num_groups)), share)
 
 
 def test_groups_with_near_duplicates_stay_together() -> None:
@@ -110,3 +122,15 @@ def test_splitting_moves_whole_groups_and_loses_nothing(tmp_path: Path) -> None:
     assert not set.intersection(*homes)
     assert main(["data", "split", str(tmp_path), "--validation", "0.2"]) == 0
     assert {n: p for n, p in read_dataset(folder).items() if n != "test"} == after
+
+
+@pytest.mark.parametrize("share", ["0", "1", "0.001"])
+def test_a_split_that_cannot_be_leaves_the_dataset_as_it_was(
+    tmp_path: Path, share: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nari_world(tmp_path)
+    folder = write_dataset(tmp_path / "data", good_lines())
+    before = {path: path.read_bytes() for path in folder.rglob("*.jsonl")}
+    assert main(["data", "split", str(tmp_path), "--validation", share]) == 1
+    assert "persona data split:" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.rglob("*.jsonl")} == before

@@ -4,7 +4,16 @@ import msgspec
 import pytest
 
 from tests.train.turns import label, line, write_lines
-from train.dataset import DatasetError, conversations, read_dataset, read_turns, spread
+from train.dataset import (
+    LEARNED,
+    SPLITS,
+    DatasetError,
+    conversations,
+    dataset_sha256,
+    read_dataset,
+    read_turns,
+    spread,
+)
 
 
 def error_of(*paths: Path) -> str:
@@ -31,6 +40,8 @@ def test_turns_of_all_files_are_read_in_order_and_blank_lines_skipped(tmp_path: 
         (msgspec.json.encode(line(1, lang="fr")), "$.lang"),
         (msgspec.json.encode(line(1, respnse="x")), "respnse"),
         (msgspec.json.encode(line(1, player_utterance="")), "$.player_utterance"),
+        (msgspec.json.encode(line(1, player_utterance=" \u3000")), "$.player_utterance"),
+        (msgspec.json.encode(line(1, response=" \n\t")), "$.response"),
         (msgspec.json.encode(line(1, flag={"give_item": 1})), "quest_stage_change"),
         (msgspec.json.encode(line(1, delta={"trust": 0.1})), "relationship"),
     ],
@@ -90,3 +101,23 @@ def test_what_is_spread_comes_from_all_along() -> None:
         assert chosen[-1] >= 231 - 231 / count - 1
     assert spread("abc", 9) == ["a", "b", "c"]
     assert spread("abc", 0) == spread("", 3) == []
+
+
+def test_a_split_that_is_needed_and_not_there_is_told(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    write_lines(tmp_path / "train" / "mina.jsonl", [line(0)])
+    assert [*read_dataset(tmp_path, ("train",))] == ["train"]
+    with pytest.raises(DatasetError, match=r"no validation and no test split.*into validation/"):
+        read_dataset(tmp_path, SPLITS)
+
+
+def test_the_hash_of_some_folders_does_not_depend_on_the_others(tmp_path: Path) -> None:
+    for name in ("train", "validation", "drills"):
+        (tmp_path / name).mkdir()
+        write_lines(tmp_path / name / "mina.jsonl", [line(0, conversation=name)])
+    whole, learned = dataset_sha256(tmp_path), dataset_sha256(tmp_path, LEARNED)
+    write_lines(tmp_path / "validation" / "mina.jsonl", [line(1, conversation="validation")])
+    assert dataset_sha256(tmp_path) != whole
+    assert dataset_sha256(tmp_path, LEARNED) == learned
+    write_lines(tmp_path / "drills" / "mina.jsonl", [line(1, conversation="drills")])
+    assert dataset_sha256(tmp_path, LEARNED) != learned

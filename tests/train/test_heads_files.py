@@ -7,6 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from export.build import read_heads_record
+from export.errors import BuildError
 from heads.bundle import HEADS, HEADS_RECORD, HeadsRecord
 from heads.clues import NO_CLUES
 from heads.session import HeadsSession
@@ -124,6 +126,36 @@ def test_what_a_bundle_is_built_from_is_written_and_read_back(
     raw = (folder / HEADS_RECORD).read_bytes()
     assert msgspec.json.decode(raw, type=HeadsRecord) == record
     HeadsSession(folder / HEADS, record.heads, N_EMBD)
+
+
+@pytest.mark.parametrize("num_done", [0, 1])
+def test_heads_whose_writing_was_stopped_are_never_taken_for_others(
+    heads: LinearHeads, tmp_path: Path, num_done: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new graph under the thresholds of the old one would be: so the record is away meanwhile."""
+    other = replace(heads, thresholds=np.array([0.9, 0.9, 0.9]))
+    old, new = (
+        HeadsRecord(heads=head_spec(each, DELTA_NAMES, FLAG_NAMES), vocabulary_sha256="0" * 64)
+        for each in (heads, other)
+    )
+    write_heads(tmp_path, heads, old)
+    replaced: list[Path] = []
+    rename = Path.replace
+
+    def stopped(path: Path, target: Path) -> Path:
+        if len(replaced) == num_done:
+            raise KeyboardInterrupt
+        replaced.append(target)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write_heads(tmp_path, other, new)
+    monkeypatch.undo()
+    with pytest.raises(BuildError, match="the record of fitted heads"):
+        read_heads_record(tmp_path)
+    write_heads(tmp_path, other, new)
+    assert read_heads_record(tmp_path) == new
 
 
 def test_the_same_heads_give_the_same_bytes(heads: LinearHeads) -> None:

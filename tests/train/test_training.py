@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from export.merge_lora import PERSONA, SPECIAL_ROWS, WEIGHTS
@@ -17,6 +18,7 @@ from server.cli import main
 from tests.train.tiny_run import TinyRun, gguf_run
 from train.checkpoint import BEST, LAST
 from train.heads_files import HEADS_WEIGHTS
+from train.run import RUN
 from train.run_log import CURVES, LOG, read_log
 from train.trainer import MultiHeadTrainer
 
@@ -142,6 +144,19 @@ def test_another_configuration_or_dataset_does_not_go_on_in_a_runs_folder(
     finally:
         lines.write_text(text, "utf-8")
     assert "another data_sha256" in capsys.readouterr().err
+
+
+def test_a_run_begun_before_it_was_recorded_what_it_learns_goes_on(
+    whole: TinyRun, tmp_path: Path
+) -> None:
+    older = TinyRun(shutil.copytree(whole.folder, tmp_path / "older"))
+    record = msgspec.json.decode((older.out / RUN).read_bytes())
+    del record["learned_sha256"]
+    (older.out / RUN).write_bytes(msgspec.json.encode(record))
+    arguments = whole.arguments()
+    arguments[arguments.index(str(whole.out))] = str(older.out)
+    assert main(arguments) == 0
+    assert "learned_sha256" in msgspec.json.decode((older.out / RUN).read_bytes())
 
 
 def test_gradient_checkpointing_changes_no_loss(run: TinyRun, whole: TinyRun) -> None:

@@ -371,6 +371,29 @@ def test_before_any_promotion_latest_is_missed_with_the_command_that_makes_it(
         pulled(repository, target)
 
 
+@pytest.mark.parametrize("name", ["(c) note.txt", "Gemma: terms.txt", "terms/-x.txt"])
+def test_a_licence_that_no_pull_would_take_is_not_published_without(
+    folder_repository: FolderRepository, bundle: Path, name: str
+) -> None:
+    path = bundle / "LICENSES" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("terms")
+    with pytest.raises(RemoteError, match=re.escape(repr(f"LICENSES/{name}")) + "; rename"):
+        publish(bundle, folder_repository.address, Listener())
+    assert folder_repository.branches() == {}
+
+
+def test_hidden_files_among_licences_stay_at_home(
+    folder_repository: FolderRepository, bundle: Path
+) -> None:
+    for hidden in (".DS_Store", ".cache/x.txt"):
+        path = bundle / "LICENSES" / hidden
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    publish(bundle, folder_repository.address, Listener())
+    assert [path for path in folder_repository.branches()[V1] if "/." in path] == []
+
+
 def test_licences_that_the_manifest_does_not_name_travel_too(
     repository: Repository, bundle: Path, target: Path
 ) -> None:
