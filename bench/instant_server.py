@@ -35,6 +35,7 @@ from runtime.stats import EngineStats
 from runtime.text import TextStream
 from server.http import make_app
 from server.service import Service, open_service
+from server.serving import Http
 from server.settings import read_settings
 
 RECORDS = "/records"
@@ -252,8 +253,9 @@ def main() -> None:
 
     app = make_app(opened)
     app.routes.append(Route(RECORDS, give_records))
+    recorded = Recorded(app, records)
     config = uvicorn.Config(
-        Recorded(app, records), args.host, args.port, log_config=None, access_log=False
+        recorded, args.host, args.port, http=Http, log_config=None, access_log=False
     )
     uvicorn.Server(config).run()
 

@@ -33,7 +33,7 @@ class DeadlinePassed(RequestError):
 
 
 class Forbidden(RequestError):
-    """An admin route was asked without its key."""
+    """An admin route was asked without its key, or a server without keys by a web page."""
 
 
 class Unauthorized(RequestError):
@@ -49,7 +49,7 @@ class RateLimited(RequestError):
 
 
 class IdempotencyConflict(RequestError):
-    """An `Idempotency-Key` came with another body than the first time."""
+    """An `Idempotency-Key` came with another body or session than the first time."""
 
 
 class Draining(RequestError):
@@ -80,7 +80,7 @@ class Kind:
 TABLE: dict[type[Exception], Kind] = {
     MalformedBody: Kind(400, "malformed_json", "The body is not valid JSON"),
     Unauthorized: Kind(401, "unauthorized", "This route needs an API key"),
-    Forbidden: Kind(403, "forbidden", "This route needs the admin key"),
+    Forbidden: Kind(403, "forbidden", "This caller may not use this route"),
     UnknownNpc: Kind(404, "unknown_npc", "No such NPC"),
     BodyTooLarge: Kind(413, "body_too_large", "The body is too large"),
     InvalidField: Kind(422, "invalid_field", "A field has a wrong type or value"),

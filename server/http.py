@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from typing import TypedDict
@@ -41,6 +41,7 @@ from server.logs import log_turn
 from server.metrics import MEDIA_TYPE
 from server.npcs import npc_entries
 from server.openapi import document
+from server.origins import check_host, check_origin
 from server.predict import predict
 from server.reading import (
     DEADLINE_MS,
@@ -70,27 +71,32 @@ class State(TypedDict):
     """What a request finds under `request.state`."""
 
     service: Service
+    origins: Collection[str]
+    """Of the web pages that may call."""
 
 
 def make_app(
-    open_service: Callable[[], AbstractContextManager[Service]], cors_origins: str = ""
+    open_service: Callable[[], AbstractContextManager[Service]], origins: Collection[str] = ()
 ) -> Starlette:
-    """The application; `open_service` is entered at start-up and left at shutdown."""
+    """The application; `open_service` is entered at start-up and left at shutdown.
+
+    `origins` are as `read_origins` gives them.
+    """
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
         with open_service() as service:
             try:
-                yield {"service": service}
+                yield {"service": service, "origins": origins}
             finally:
                 await service.idempotency.close()
 
     middleware = [Middleware(Envelope), Middleware(GZipMiddleware, minimum_size=_GZIP_BYTES)]
-    if cors_origins:
+    if origins:
         middleware.append(
             Middleware(
                 CORSMiddleware,
-                allow_origins=cors_origins.split(","),
+                allow_origins=list(origins),
                 allow_methods=["GET", "POST"],
                 allow_headers=[
                     *("Authorization", "Content-Type"),
@@ -136,16 +142,14 @@ async def ask(request: Request) -> Response:
     body = await read_body(request)
     asked = with_headers(decode(body, AskRequest), request)
     is_streamed = asked.stream or EVENT_STREAM in request.headers.get("accept", "")
-    begin = partial(
-        _begin, service, asked, owner, notices=notices_of(body), is_streamed=is_streamed
-    )
+    begin = partial(_begin, service, asked, owner, body=body, is_streamed=is_streamed)
     events: Events
     is_replay = False
     if (key := request.headers.get(IDEMPOTENCY_KEY)) is None:
         events = begin()
     else:
         check_id(key, IDEMPOTENCY_KEY)
-        digest = hashlib.sha256(body).digest()
+        digest = hashlib.sha256(b"%b\0%b" % (body, (asked.session_id or "").encode())).digest()
         events, is_replay = service.idempotency.turn((owner, key), digest, begin)
     try:
         if is_streamed:
@@ -161,15 +165,12 @@ async def ask(request: Request) -> Response:
 
 
 def _begin(
-    service: Service, asked: AskRequest, owner: str, *, notices: list[str], is_streamed: bool
+    service: Service, asked: AskRequest, owner: str, *, body: bytes, is_streamed: bool
 ) -> Events:
     """The turn that is asked for. Raises RequestError, nothing begun."""
+    _count_turn(service, owner, asked.player_id)
     dialogue = service.dialogue
-    turn = dialogue.read(asked, notices)
-    if service.key_rate is not None:
-        service.key_rate.take(owner)
-    if service.player_rate is not None:
-        service.player_rate.take(f"{owner} {asked.player_id}")
+    turn = dialogue.read(asked, notices_of(body))
 
     def on_answer(answer: Answer) -> None:
         service.metrics.count_answer(answer)
@@ -177,6 +178,20 @@ def _begin(
 
     events = dialogue.answer(asked, turn, owner=owner, is_streamed=is_streamed)
     return HeldEvents(events, service.loaded, on_answer)
+
+
+def _count_turn(service: Service, owner: str, player_id: str) -> None:
+    """Hold a turn against its player's limit and its key's; one that is refused counts for neither.
+
+    Raises RateLimited.
+    """
+    player = f"{owner} {player_id}"
+    if service.player_rate is not None:
+        service.player_rate.check(player)
+    if service.key_rate is not None:
+        service.key_rate.take(owner)
+    if service.player_rate is not None:
+        service.player_rate.take(player)
 
 
 async def predict_main(request: Request) -> Response:
@@ -271,8 +286,12 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 
 def _owner(request: Request) -> str:
-    """Id of the caller's API key. Raises Unauthorized."""
+    """Id of the caller's API key. Raises Unauthorized, or Forbidden where no key is needed."""
     service: Service = request.state.service
+    if not service.keys.hashes:
+        check_origin(request.headers, request.state.origins)
+        if service.settings.auth == "auto":
+            check_host(request.headers)
     return service.keys.owner(request.headers.get("authorization", ""))
 
 

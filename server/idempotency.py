@@ -6,11 +6,13 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TypeAlias
 
 from runtime.errors import EngineStopped, Overloaded
 from server.errors import IdempotencyConflict
 from server.pipeline import PipelineEvent
+from server.shares import to_forget
 from server.turn_events import Events
 
 LIFETIME_S = 600.0
@@ -70,13 +72,16 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    body: bytes
+    request: bytes
     recording: Recording
     start: float
 
 
 class Idempotency:
-    """The turns of the last LIFETIME_S, at most `limit`, those begun first forgotten first."""
+    """The turns of the last LIFETIME_S, at most `limit`.
+
+    Of the API key that has most, the one begun first is forgotten first.
+    """
 
     def __init__(self, limit: int = MAX_TURNS, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit, self._clock = limit, clock
@@ -86,27 +91,28 @@ class Idempotency:
         return len(self._entries)
 
     def turn(
-        self, key: Key, body: bytes, begin: Callable[[], Events]
+        self, key: Key, request: bytes, begin: Callable[[], Events]
     ) -> tuple[AsyncGenerator[PipelineEvent], bool]:
         """The events of the turn that first came with `key`, and whether it came before.
 
-        `body` is the request's hash. A turn that raised is begun again. Raises IdempotencyConflict,
-        Overloaded where `limit` turns run, or what `begin` raises.
+        `request` is what was asked for, hashed. A turn that raised is begun again. Raises
+        IdempotencyConflict, Overloaded where `limit` turns run, or what `begin` raises.
         """
-        self._forget()
+        self._forget_old()
         entry = self._entries.get(key)
         if entry is not None and not entry.recording.has_failed:
-            if entry.body != body:
+            if entry.request != request:
                 raise IdempotencyConflict(
-                    f"Idempotency-Key {key[1]!r} came with another body before; "
+                    f"Idempotency-Key {key[1]!r} came with another body or session before; "
                     "make a new key for each turn"
                 )
             return entry.recording.events(), True
-        if len(self._entries) >= self._limit:
+        if len(self._entries) >= self._limit and not self._over():
             raise Overloaded(f"{self._limit} turns with an Idempotency-Key are in flight")
-        entry = _Entry(body, Recording(begin()), self._clock())
+        entry = _Entry(request, Recording(begin()), self._clock())
         self._entries[key] = entry
         self._entries.move_to_end(key)
+        self._forget_excess()
         return entry.recording.events(), False
 
     async def close(self) -> None:
@@ -117,13 +123,20 @@ class Idempotency:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._entries.clear()
 
-    def _forget(self) -> None:
-        """Drop turns that are over: the old, and so many that one more fits."""
+    def _over(self) -> list[Key]:
+        """The turns that have ended."""
+        return [key for key, entry in self._entries.items() if entry.recording.task.done()]
+
+    def _forget_old(self) -> None:
         horizon = self._clock() - LIFETIME_S
-        excess = len(self._entries) + 1 - self._limit
         for key, entry in list(self._entries.items()):
-            if entry.start > horizon and excess <= 0:
+            if entry.start > horizon:
                 break
             if entry.recording.task.done():
                 del self._entries[key]
-                excess -= 1
+
+    def _forget_excess(self) -> None:
+        excess = len(self._entries) - self._limit
+        if excess > 0:
+            for key in to_forget(self._over(), excess, owner_of=itemgetter(0)):
+                del self._entries[key]

@@ -13,11 +13,11 @@ from server import errors, explanation, route_schemas, schemas
 from server.errors import INTERNAL, METHOD_NOT_ALLOWED, NOT_FOUND, TABLE, Kind, Problem
 from server.fallback import Reason
 from server.field_docs import field_docs
-from server.idempotency import LIFETIME_S
+from server.idempotency import LIFETIME_S, MAX_TURNS
 from server.line_check import REASONS
 from server.openapi_examples import ANSWERS, EVENTS, REQUESTS
 from server.operations import EVENT_STREAM, OPERATIONS, Operation
-from server.schemas import Answer, StateEvent, TokenEvent
+from server.schemas import MAX_SESSION_ID, Answer, StateEvent, TokenEvent
 from server.sessions import History
 
 Json: TypeAlias = dict[str, Any]
@@ -64,8 +64,9 @@ _PARAMETERS: dict[str, Json] = {
     "IdempotencyKey": {
         "name": "Idempotency-Key",
         "schema": {"type": "string", "minLength": 1, "maxLength": 128},
-        "description": "A turn that is sent again with the key and body of the first gets its "
-        f"answer, not a second turn, for {LIFETIME_S / 60:.0f} minutes.",
+        "description": "A turn that is sent again with the key, body and session of the first gets "
+        f"its answer, not a second turn, for {LIFETIME_S / 60:.0f} minutes. A server keeps "
+        f"{MAX_TURNS:,}: the oldest of the API key that has most is forgotten first.",
     },
     "DeadlineMs": {
         "name": "X-Deadline-Ms",
@@ -74,7 +75,7 @@ _PARAMETERS: dict[str, Json] = {
     },
     "SessionId": {
         "name": "X-Session-ID",
-        "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+        "schema": {"type": "string", "minLength": 1, "maxLength": MAX_SESSION_ID},
         "description": "For balancers that hash it: the session, the same as the body's where it "
         "names one.",
     },

@@ -29,7 +29,7 @@ TEXT = "text/plain"
 HTML = "text/html"
 
 _BODY = (MalformedBody, BodyTooLarge, InvalidField)
-_TURN = (Unauthorized, Overloaded, EngineStopped)
+_TURN = (Unauthorized, Forbidden, Overloaded, EngineStopped)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ OPERATIONS = (
         summary="List the NPCs of the loaded world",
         keys=("apiKey",),
         answers={JSON: list[NpcEntry]},
-        problems=(Unauthorized,),
+        problems=(Unauthorized, Forbidden),
     ),
     Operation(
         path="/admin/reload",

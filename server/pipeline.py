@@ -1,6 +1,5 @@
 """The dialogue pipeline: read the turn, mind the gate, prompt, run the engine, decide, check."""
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -33,6 +32,7 @@ from runtime.sequence import (
 )
 from server.attempts import timings_of, usage_of
 from server.decide import Decision, decide, no_change
+from server.encoder_threads import EncoderThreads
 from server.explain import explain
 from server.fallback import AuthoredLines, Bearing, Reason, bearing, situation
 from server.gate import check_gate
@@ -79,6 +79,7 @@ class Dialogue:
     fallback: Literal["model", "authored"] = "model"
     lines: AuthoredLines = field(default_factory=AuthoredLines)
     sessions: Sessions = field(default_factory=Sessions)
+    threads: EncoderThreads = field(default_factory=EncoderThreads)
     triggers: TriggerMatcher = field(init=False)
 
     def __post_init__(self) -> None:
@@ -145,6 +146,8 @@ class Dialogue:
                 raise
             is_full = isinstance(error, Overloaded)
             progress.fault = Reason.OVERLOADED if is_full else Reason.ENGINE_ERROR
+        except TimeoutError:  # what the encoder should have told of the turn
+            progress.fault = Reason.DEADLINE
         except PromptTooLong as error:
             logger.warning("turn %s: %s", turn.turn_id, error)
             progress.fault = Reason.PROMPT_TOO_LONG
@@ -164,11 +167,15 @@ class Dialogue:
         yield self._answer(ask, progress)
 
     async def _hear(self, ask: AskRequest, progress: Progress) -> None:
-        """Mind the gate, and embed what was said wherever that is needed."""
+        """Mind the gate, and embed what was said wherever that is needed.
+
+        Raises Overloaded, or TimeoutError at the deadline.
+        """
         turn = progress.turn
         fired = self.triggers.by_keyword(turn.scene, turn.utterance)
         if self.retriever and (fired is None or ask.explain):
-            progress.heard = await asyncio.to_thread(self.retriever.embedder.hear, turn.utterance)
+            hear = partial(self.retriever.embedder.hear, turn.utterance)
+            progress.heard = await self.threads.hear(hear, progress.deadline)
             progress.index = self.retriever.index
         fired = fired or self.triggers.by_meaning(turn.scene, turn.utterance, progress.heard)
         progress.closed = check_gate(turn, progress.precheck_passed, self.world, fired)
@@ -200,17 +207,20 @@ class Dialogue:
     async def _say(
         self, request: Request, progress: Progress, check: LineCheck
     ) -> AsyncGenerator[PipelineEvent]:
-        """What comes of one request, sentence by sentence, up to one that must not leave."""
+        """What comes of one request, sentence by sentence, up to one that must not leave.
+
+        Raises TimeoutError at one that could not be checked in time.
+        """
         progress.begin_attempt()
         line = progress.line
-        events = self.engine.stream(request, is_enough=lambda: progress.is_refused)
+        events = self.engine.stream(request, is_enough=lambda: progress.is_refused or line.is_full)
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, State):
                     yield self._state_event(progress)
                 elif isinstance(event, Token) and not progress.is_refused:
                     for sentence in line.push(event.text):
-                        if not await _may_leave(sentence, progress, check):
+                        if not await self._may_leave(sentence, progress, check):
                             break
                         line.release(sentence)
                         yield TokenEvent(sentence)
@@ -219,9 +229,24 @@ class Dialogue:
         if progress.is_refused:
             return
         last = line.finish(is_cut=progress.is_cut)
-        if last and await _may_leave(last, progress, check):
+        if last and await self._may_leave(last, progress, check):
             line.release(last)
             yield TokenEvent(last)
+
+    async def _may_leave(self, sentence: str, progress: Progress, check: LineCheck) -> bool:
+        """Whether a sentence passes every check; if not, the refusal is remembered.
+
+        Raises TimeoutError where there is no time to check it.
+        """
+        refusal = check.by_words(f"{progress.line.text[-OVERLAP:]}{sentence}")
+        if refusal is None and progress.num_attempts < MAX_ATTEMPTS and progress.decision:
+            is_raised = any(progress.decision.flags.values())
+            refusal = check.by_decision(f"{progress.line.text}{sentence}", is_raised=is_raised)
+        if refusal is None and check.needs_meaning:
+            by_meaning = partial(check.by_meaning, sentence)
+            refusal = await self.threads.check(by_meaning, progress.deadline)
+        progress.note_sentence(sentence, refusal)
+        return refusal is None
 
     def _main_request(self, ask: AskRequest, progress: Progress) -> Request:
         progress.prompt = self._prompt(progress, self._recall(progress))
@@ -362,15 +387,3 @@ class Dialogue:
             else UNSET,
         )
         return Answer(progress.text, decision.delta, decision.flags, answer_meta)
-
-
-async def _may_leave(sentence: str, progress: Progress, check: LineCheck) -> bool:
-    """Whether a sentence passes every check; if not, the refusal is remembered."""
-    refusal = check.by_words(f"{progress.line.text[-OVERLAP:]}{sentence}")
-    if refusal is None and progress.num_attempts < MAX_ATTEMPTS and progress.decision:
-        is_raised = any(progress.decision.flags.values())
-        refusal = check.by_decision(f"{progress.line.text}{sentence}", is_raised=is_raised)
-    if refusal is None and check.needs_meaning:
-        refusal = await asyncio.to_thread(check.by_meaning, sentence)
-    progress.note_sentence(sentence, refusal)
-    return refusal is None

@@ -1,17 +1,23 @@
-"""Cleans what a player said before anything reads it."""
+"""Cleans what a request says before anything reads it."""
 
 import re
 import unicodedata
 
+from rag.nfc import to_nfc
 from server.errors import InvalidField
 
 _DROPPED = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
 """Control characters that are not white space (category Cc), and lone surrogates (Cs)."""
 
 
+def without_controls(text: str) -> str:
+    """`text` without control characters, white space excepted, and lone surrogates."""
+    return _DROPPED.sub("", text)
+
+
 def clean_text(text: str) -> str:
-    """`text` in NFC, without control characters and lone surrogates, white space runs as one."""
-    return " ".join(unicodedata.normalize("NFC", _DROPPED.sub("", text)).split())
+    """`text` by `without_controls` and `to_nfc`, white space runs as one."""
+    return " ".join(to_nfc(without_controls(text)).split())
 
 
 def utterance_of(text: str | None, user_input: str | None) -> str:

@@ -71,7 +71,8 @@ class Progress:
     @property
     def is_cut(self) -> bool:
         """Whether the line ends where it had to, not where it wanted to."""
-        return self.done is None or self.done.finish_reason is not FinishReason.STOP
+        is_whole = self.done is not None and self.done.finish_reason is FinishReason.STOP
+        return not is_whole or self.line.is_full or self.fault is not None
 
     @property
     def text(self) -> str:

@@ -3,6 +3,7 @@
 import re
 
 from runtime.prompt import Special
+from server.preprocess import without_controls
 
 _ASIDE = ("DELTA", "FLAG")
 """Elements that other models write beside the line: told apart, never said."""
@@ -17,10 +18,11 @@ _NEVER_FIRST = " ,;、，；"
 
 
 class ReplyCleaner:
-    """Takes tags out, makes white space single. The pieces released add up to the final line.
+    """Takes tags and control characters out, makes white space single.
 
-    A tag leaves white space, so that what stood around it can never join into another tag. What
-    stands inside `<DELTA>` or `<FLAG>`, up to the next tag, goes to `asides` by that name.
+    The pieces released add up to the final line. A tag leaves white space, so that what stood
+    around it can never join into another tag. What stands inside `<DELTA>` or `<FLAG>`, up to the
+    next tag, goes to `asides` by that name.
     """
 
     def __init__(self) -> None:
@@ -32,7 +34,7 @@ class ReplyCleaner:
 
     def push(self, text: str) -> str:
         """What `text` lets out, possibly empty."""
-        self._raw += text
+        self._raw += without_controls(text)
         if "<" not in self._raw:  # nearly always
             self._take(self._raw)
             self._raw = ""

@@ -12,10 +12,17 @@ from runtime.sampling import SamplingParams
 from server.explanation import Explanation
 
 MAX_TEXT = 2_000
-"""Characters of one utterance or past line."""
+"""Characters of one utterance."""
+MAX_LINE = 8_000
+"""Characters of an NPC's line: what leaves comes back as a history."""
+MAX_ID = 128
+MAX_SESSION_ID = 2 * MAX_ID + len(":")
+"""Characters of what names a session: left out, it is made of two ids."""
 
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
+SessionId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SESSION_ID)]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
+Line = Annotated[str, msgspec.Meta(max_length=MAX_LINE)]
 Name = Annotated[str, msgspec.Meta(max_length=200)]
 ConfigText: TypeAlias = Text | Annotated[dict[Lang, Text], msgspec.Meta(min_length=1)]
 """In one language, or in several."""
@@ -70,7 +77,7 @@ class HistoryTurn(msgspec.Struct, frozen=True):
 
     player: Text
     """What the player said."""
-    npc: Text
+    npc: Line
     """What the NPC answered."""
 
 
@@ -131,7 +138,7 @@ class AskRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """What the player says."""
     user_input: Text | None = None
     """The same as `text`; send one of them."""
-    session_id: Id | None = None
+    session_id: SessionId | None = None
     """The conversation; `player_id:npc_id` if it is left out."""
     lang: Lang | None = None
     """Language of the answer; left out, that of the first words of the conversation."""

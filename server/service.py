@@ -16,6 +16,7 @@ from rag.retriever import Retriever
 from rag.world import World, read_world
 from runtime.engine import Engine
 from runtime.host import has_set_aside, set_aside_what_is_loaded
+from server.encoder_threads import EncoderThreads
 from server.idempotency import Idempotency
 from server.keys import KeyRing, read_keys
 from server.loaded import Loaded, open_loaded
@@ -138,6 +139,7 @@ def open_service(
         on_overload=settings.on_overload,
         fallback=settings.fallback,
         sessions=Sessions(settings.n_conversations),
+        threads=EncoderThreads(settings.max_waiting),
     )
     service = Service(
         settings,
@@ -153,6 +155,7 @@ def open_service(
     try:
         yield service
     finally:
+        service.dialogue.threads.close()
         service.loaded.parts.close()
 
 

@@ -11,6 +11,7 @@ from types import FrameType
 
 import msgspec
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from heads.bundle import BundleError
 from rag.embedder import EmbedderError
@@ -18,6 +19,7 @@ from rag.loader import WorldError
 from runtime.errors import RuntimeFault
 from runtime.host import set_aside_what_is_loaded, use_one_arena
 from server.http import make_app
+from server.origins import read_origins
 from server.ports import address_of, check_port
 from server.service import Service, open_service
 from server.settings import Settings, SettingsError
@@ -26,6 +28,16 @@ _MARGIN_S = 5
 """Beyond the deadline of a turn, for its last bytes to leave."""
 
 logger = logging.getLogger(__name__)
+
+
+class Http(H11Protocol):
+    """HTTP/1.1 by h11, which bounds a request's headers (16 KiB) and reads on past an `Upgrade`.
+
+    httptools does neither.
+    """
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing: Java's client and `curl --http2` offer HTTP/2 with each request."""
 
 
 class SignalledServer(uvicorn.Server):
@@ -98,10 +110,11 @@ async def _reload(service: Service) -> None:
 def serve(settings: Settings) -> bool:
     """Serve until SIGTERM or Ctrl-C; whether it came to that, and to no end of its own.
 
-    Raises what `check_port` and `open_service` raise: told by uvicorn, a sentence would come with a
-    traceback.
+    Raises what `check_port`, `read_origins` and `open_service` raise: told by uvicorn, a sentence
+    would come with a traceback.
     """
     check_port(settings.host, settings.port)
+    origins = read_origins(settings)
     use_one_arena()
     with ExitStack() as stack:
         loading = open_service(settings, lambda part: logger.info("loading %s", part))
@@ -114,9 +127,11 @@ def serve(settings: Settings) -> bool:
                 yield service
 
         config = uvicorn.Config(
-            make_app(handed_over, settings.cors_origins),
+            make_app(handed_over, origins),
             host=settings.host,
             port=settings.port,
+            http=Http,
+            ws="none",
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=settings.deadline_ms // 1_000 + _MARGIN_S,

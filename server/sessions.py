@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Literal, TypeAlias
 from weakref import ReferenceType
 
@@ -18,6 +19,7 @@ from rag.world import World
 from runtime.errors import Overloaded
 from runtime.prompt import Npc, Segment, Transcript
 from server.schemas import HistoryTurn
+from server.shares import to_forget
 
 Key: TypeAlias = tuple[str, str, str]
 """Session, NPC, and whose session it is: two API keys never share one."""
@@ -94,7 +96,10 @@ class Conversation:
 
 
 class Sessions:
-    """At most `limit` conversations, those longest out of use forgotten first."""
+    """At most `limit` conversations.
+
+    Of the API key that has most, the one longest out of use is forgotten first.
+    """
 
     def __init__(self, limit: int = 1_024) -> None:
         self._limit = limit
@@ -130,6 +135,6 @@ class Sessions:
         excess = len(self._conversations) - self._limit
         if excess <= 0:
             return
-        idle = [key for key, c in self._conversations.items() if not c.num_users]
-        for key in idle[:excess]:
+        idle = (key for key, c in self._conversations.items() if not c.num_users)
+        for key in to_forget(idle, excess, owner_of=itemgetter(2)):
             del self._conversations[key]

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from runtime.sequence import EngineSequence, Event, Request
 from server.http import make_app
 from server.idempotency import Idempotency
 from server.service import Service, open_service
+from server.serving import Http
 from server.settings import Settings
 
 PATIENCE_S = 30.0
@@ -66,10 +67,10 @@ def altered(service: Service, heads: HeadsSession | None = None, **dialogue: Any
 
 
 @contextmanager
-def served(service: Service, cors_origins: str = "") -> Iterator[str]:
+def served(service: Service, origins: Collection[str] = ()) -> Iterator[str]:
     """The address of a real server in another thread."""
-    app = make_app(lambda: nullcontext(service), cors_origins)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
+    app = make_app(lambda: nullcontext(service), origins)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, http=Http, ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -7,6 +7,7 @@ import pytest
 
 from heads.bundle import load_bundle
 from runtime.prompt import Special
+from server import line
 from server.service import Service
 from tests.server.serving import (
     Spy,
@@ -263,3 +264,17 @@ def test_a_state_that_comes_too_late_is_told_to_whoever_sent_a_prompt(
         response = client.post("/predict_main", json=long)
     check_problem(response, 503, "deadline")
     assert int(response.headers["retry-after"]) > 0
+
+
+def test_a_line_ends_where_it_is_as_long_as_a_history_may_tell(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = {"max_tokens": 64, "seed": 7}
+    whole = ask(client, gen_params=params)
+    assert len(whole["text"]) > 20
+    monkeypatch.setattr(line, "_MOST_TAKEN", 10)
+    cut = ask(client, gen_params=params)
+    assert 0 < len(cut["text"]) <= 11
+    assert cut["meta"]["truncated"] is True
+    answer = ask(client, dialogue_history=[{"player": "hello there", "npc": cut["text"]}])
+    assert answer["meta"]["history"] == "continued"

@@ -75,7 +75,7 @@ def test_a_fault_of_ours_is_answered_like_anything_else_and_logged_once(
     def records(logger: str) -> list[logging.LogRecord]:
         return [record for record in caplog.records if record.name == logger]
 
-    with caplog.at_level(logging.INFO), served(tiny_service, "https://game.example") as url:
+    with caplog.at_level(logging.INFO), served(tiny_service, ["https://game.example"]) as url:
         response = httpx.get(f"{url}/npcs", headers=asked)
         wait_until(lambda: bool(records("server.access")))
         again = httpx.get(f"{url}/npcs").status_code
@@ -99,7 +99,7 @@ def test_long_answers_are_compressed_and_streams_are_not(client: httpx.Client) -
 
 
 def test_pages_of_the_origins_that_the_settings_name_may_call(tiny_service: Service) -> None:
-    with served(altered(tiny_service), "https://game.example,https://b.example") as url:
+    with served(altered(tiny_service), ["https://game.example", "https://b.example"]) as url:
 
         def preflight(origin: str) -> httpx.Response:
             headers = {

@@ -38,7 +38,15 @@ def npc(**state: Any) -> dict[str, Any]:
             "$.gen_params.seed is 4294967296; it must be from 0 to 4294967294",
         ),
         ({"text": "a" * 2_001}, "$.text has 2001 characters; it must have at most 2000"),
-        ({"session_id": ""}, "$.session_id has 0 characters; it must have 1 to 128"),
+        (
+            {"dialogue_history": [{"player": "a" * 2_001, "npc": ""}]},
+            "$.dialogue_history[0].player has 2001 characters; it must have at most 2000",
+        ),
+        (
+            {"dialogue_history": [{"player": "", "npc": "a" * 8_001}]},
+            "$.dialogue_history[0].npc has 8001 characters; it must have at most 8000",
+        ),
+        ({"session_id": ""}, "$.session_id has 0 characters; it must have 1 to 257"),
         (
             {"context": {"player_state": {"items": ["a"] * 65}}},
             "$.context.player_state.items has 65 items; it must have at most 64",

@@ -60,6 +60,18 @@ def test_another_body_with_the_same_key_is_a_conflict(tiny_service: Service) -> 
     assert "'turn-1'" in check_problem(response, 409, "idempotency_conflict")["detail"]
 
 
+def test_another_session_with_the_same_key_is_a_conflict(tiny_service: Service) -> None:
+    with client_of(altered(tiny_service)) as client:
+
+        def ask(session: str, **body: Any) -> httpx.Response:
+            headers = {"X-Session-ID": session, **KEY}
+            return client.post("/ask", json=ask_body(**body), headers=headers)
+
+        first = ask("game-1").json()
+        assert "or session" in check_problem(ask("game-2"), 409, "idempotency_conflict")["detail"]
+        assert ask("game-1").json() == first
+
+
 @pytest.mark.parametrize("key", ["", "x" * 129])
 def test_a_key_that_is_empty_or_too_long_is_refused(client: httpx.Client, key: str) -> None:
     response = client.post("/ask", json=ask_body(), headers={"Idempotency-Key": key})
@@ -182,6 +194,38 @@ def test_the_table_is_bounded_and_refuses_where_all_run() -> None:
         await heard(first)
         table.turn(("", "c"), b"", turns.begin)
         assert len(table) == 2
+        await table.close()
+
+    run(test)
+
+
+def test_who_has_most_turns_gives_way_and_a_replay_finds_the_oldest() -> None:
+    async def test(turns: Turns, clock: Clock) -> None:
+        table = Idempotency(4, clock)
+        turns.may_end.set()
+        for owner, key in [("one", "a"), *(("two", str(number)) for number in range(9))]:
+            events, is_replay = table.turn((owner, key), b"", turns.begin)
+            assert not is_replay
+            await heard(events)
+        assert len(table) == 4
+        for kept in (("one", "a"), ("two", "6"), ("two", "7"), ("two", "8")):
+            assert table.turn(kept, b"", turns.begin)[1], kept
+        await table.close()
+
+    run(test)
+
+
+def test_a_turn_that_is_refused_pushes_none_out() -> None:
+    async def test(turns: Turns, clock: Clock) -> None:
+        def refuse() -> Any:
+            raise Overloaded("the queue is full")
+
+        table = Idempotency(1, clock)
+        turns.may_end.set()
+        await heard(table.turn(("", "a"), b"", turns.begin)[0])
+        with pytest.raises(Overloaded):
+            table.turn(("", "b"), b"", refuse)
+        assert table.turn(("", "a"), b"", turns.begin)[1]
         await table.close()
 
     run(test)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from runtime.sentences import CUT
 from server.line import Line
 from server.reply import ReplyCleaner
+from server.schemas import MAX_LINE
 from tests.server.test_reply import ANY_TAG, PIECES, cut
 
 SPOKEN = st.one_of(PIECES, st.sampled_from([". ", "! ", "? ", "… ", ".", "Aye. ", "응? "]))
@@ -81,6 +82,29 @@ def test_only_what_was_released_is_the_line() -> None:
     assert second == " I am an AI."
     assert line.finish(is_cut=True) == ""
     assert line.text == "The wind is up."
+
+
+@pytest.mark.parametrize(
+    ("pieces", "is_full", "said"),
+    [
+        (["a" * MAX_LINE], True, "a" * (MAX_LINE - 1) + CUT),
+        (["a" * (MAX_LINE - 1)], False, "a" * (MAX_LINE - 1)),
+        (["Aye. ", "a" * MAX_LINE], True, "Aye."),
+        (["Aye. "] * MAX_LINE, True, "Aye." + " Aye." * (MAX_LINE // 5 - 1)),
+        (["aye "] * MAX_LINE, True, "aye" + " aye" * (MAX_LINE // 4 - 2) + CUT),
+        (["... ", "a" * MAX_LINE, "."], True, "... " + "a" * (MAX_LINE - 5) + CUT),
+        (["Aye. ", "<DELTA>", "a" * MAX_LINE, "</DELTA>", "Go."], False, "Aye. Go."),
+    ],
+)
+def test_a_line_ends_before_it_is_longer_than_a_history_may_tell(
+    pieces: list[str], is_full: bool, said: str
+) -> None:
+    line = Line()
+    whole = [sentence for piece in pieces for sentence in line.push(piece)]
+    whole.append(line.finish(is_cut=False))
+    assert "".join(whole) == said
+    assert len(said) <= MAX_LINE
+    assert line.is_full == is_full
 
 
 def test_what_the_model_wrote_beside_the_line_is_kept_apart() -> None:

@@ -22,6 +22,7 @@ CHARACTERS = st.characters(categories=None)  # lone surrogates too
         ("  two\t\n lines\u3000here\x85now ", "two lines here now"),
         ("<STATE> 😀 👨‍👩‍👧", "<STATE> 😀 👨‍👩‍👧"),
         ("\x00\t\ud800", ""),
+        (f"no{chr(0x316) * 20}\x00{chr(0x316) * 1_000} way", f"no{chr(0x316) * 30} way"),
     ],
 )
 def test_text_is_composed_and_has_no_controls_surrogates_or_runs_of_space(

@@ -74,6 +74,51 @@ def test_a_key_has_a_limit_for_all_of_its_players(tiny_service: Service) -> None
     assert "this API key has asked" in check_problem(refused, 429, "rate_limited")["detail"]
 
 
+def test_a_check_takes_nothing() -> None:
+    limit = RateLimit("player", 1, Clock())
+    for _ in range(3):
+        limit.check("p")
+    limit.take("p")
+    with pytest.raises(RateLimited):
+        limit.check("p")
+
+
+def test_a_player_over_the_limit_takes_nothing_from_the_others_of_the_game(
+    tiny_service: Service,
+) -> None:
+    service = altered(tiny_service)
+    service.key_rate, service.player_rate = RateLimit("API key", 2), RateLimit("player", 1)
+    with client_of(service) as client:
+        assert client.post("/ask", json=ask_body(player_id="spammer")).status_code == 200
+        for _ in range(5):
+            refused = client.post("/ask", json=ask_body(player_id="spammer"))
+            assert "this player" in check_problem(refused, 429, "rate_limited")["detail"]
+        assert client.post("/ask", json=ask_body(player_id="another")).status_code == 200
+
+
+def test_a_game_over_the_limit_takes_nothing_from_its_players(tiny_service: Service) -> None:
+    service = altered(tiny_service)
+    service.key_rate, service.player_rate = RateLimit("API key", 1), RateLimit("player", 1)
+    with client_of(service) as client:
+        assert client.post("/ask", json=ask_body()).status_code == 200
+        refused = client.post("/ask", json=ask_body(player_id="p2"))
+        assert "this API key" in check_problem(refused, 429, "rate_limited")["detail"]
+        service.key_rate = None
+        assert client.post("/ask", json=ask_body(player_id="p2")).status_code == 200
+
+
+def test_a_turn_too_many_is_refused_before_it_is_read(
+    tiny_service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = altered(tiny_service)
+    service.player_rate = RateLimit("player", 1)
+    with client_of(service) as client:
+        assert client.post("/ask", json=ask_body()).status_code == 200
+        for name in ("server.http.notices_of", "server.pipeline.read_turn"):
+            monkeypatch.setattr(name, lambda *_: pytest.fail("it was read"))
+        check_problem(client.post("/ask", json=ask_body()), 429, "rate_limited")
+
+
 def test_raw_prompts_count_as_turns_of_their_key(tiny_service: Service) -> None:
     service = altered(tiny_service)
     service.key_rate = RateLimit("API key", 2)

@@ -1,4 +1,5 @@
 import re
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ ANY_TAG = re.compile(
 )
 PIECES = st.one_of(
     st.sampled_from([*TAGS, "<", ">", "</", "<ST", "ATE>", "PLAYER", "_STATE", " ", "\n", "안녕"]),
+    st.text(st.characters(categories=["Cc"]), max_size=2),
     st.text(max_size=4),
 )
 
@@ -38,9 +40,15 @@ def test_any_split_of_a_text_gives_the_same_line(text: str, places: list[int]) -
     assert "".join(released) == line
     assert not ANY_TAG.search(line)
     assert line == line.strip()
+    assert "Cc" not in map(unicodedata.category, line)
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="<"), max_size=5), max_size=8))
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="<"), max_size=5),
+        max_size=8,
+    )
+)
 def test_a_text_without_tags_loses_only_white_space_and_commas_before_it(pieces: list[str]) -> None:
     line, _ = clean(pieces)
     assert line == " ".join("".join(pieces).split()).lstrip(" ,;、，；")
@@ -61,6 +69,10 @@ def test_a_text_without_tags_loses_only_white_space_and_commas_before_it(pieces:
         (", and, well, <NPC>, no.", "and, well, , no."),
         (" ,、 <RESPONSE>; 그래.", "그래."),
         ("a  b\u3000c", "a b c"),
+        ("a\n\tb\x0cc\x1fd\x85e", "a b c d e"),
+        ("\x07, He\x00llo\x1b \x7f\x9f there.\x07", "Hello there."),
+        ("<ST\x07ATE>Hello.", "Hello."),
+        ("<DELTA>trust=\x000.1</DELTA>Hello.", "Hello."),
         ("<RESPONSE>Hello.</RESPONSE><DELTA>trust=0.1</DELTA><FLAG>give_item=1</FLAG>", "Hello."),
         ("Hello.<DELTA>trust=0.1 never closed", "Hello."),
         ("<DELTA>trust=0.1<RESPONSE>Hello.", "Hello."),

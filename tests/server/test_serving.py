@@ -136,6 +136,32 @@ def test_a_port_that_is_taken_is_told_before_anything_is_loaded(tmp_path: Path) 
     )
 
 
+def test_what_is_no_origin_is_told_before_anything_is_loaded() -> None:
+    environment = {
+        **os.environ,
+        "PERSONA_BUNDLE": "/nowhere",
+        "PERSONA_PORT": "0",
+        "PERSONA_CORS_ORIGINS": "https://a.example, b.example",
+    }
+    done = subprocess.run(
+        SERVE, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("persona: PERSONA_CORS_ORIGINS: 'b.example' is no origin")
+
+
+def test_an_offer_of_http2_by_a_process_is_answered_and_makes_no_noise(tmp_path: Path) -> None:
+    offer = {
+        "Connection": "Upgrade, HTTP2-Settings",
+        "Upgrade": "h2c",
+        "HTTP2-Settings": "AAEAAEAA",
+    }
+    with started(tmp_path) as served:
+        assert served.client.post("/ask", json=ask_body(), headers=offer).status_code == 200
+        levels = [json.loads(line)["level"] for line in served.log.read_text().splitlines()]
+    assert "warning" not in levels
+
+
 def test_ctrl_c_does_not_wait_for_a_balancer(tmp_path: Path) -> None:
     with started(tmp_path, DRAIN_MS=600_000) as served:
         served.send(signal.SIGINT)

@@ -23,6 +23,7 @@ from tests.server.serving import (
     Spy,
     altered,
     ask_body,
+    check_problem,
     client_of,
     is_idle,
     served,
@@ -132,6 +133,18 @@ def test_players_sessions_and_npcs_are_apart(client: httpx.Client) -> None:
     for others in ({"player_id": "p2"}, {"npc_id": "rook"}, {"session_id": "s"}):
         assert history_of(ask(client, **others)) == "fresh"
         assert history_of(ask(client, **others)) == "continued"
+
+
+def test_the_session_that_a_turn_was_given_may_be_named_by_the_next(client: httpx.Client) -> None:
+    session_id = ask(client, player_id="p" * 128)["meta"]["session_id"]
+    headers = {"X-Session-ID": session_id}
+    body = ask_body(player_id="p" * 128, session_id=session_id, **NEVER)
+    assert history_of(client.post("/ask", json=body, headers=headers).json()) == "continued"
+    headers = {"X-Session-ID": "s" * 258}
+    refused = check_problem(
+        client.post("/ask", json=ask_body(), headers=headers), 422, "invalid_field", "X-Session-ID"
+    )
+    assert refused["detail"] == "X-Session-ID has 258 characters; send 1 to 257"
 
 
 def test_the_language_of_a_conversation_stays_that_of_its_beginning(client: httpx.Client) -> None:
@@ -341,6 +354,18 @@ def test_the_conversations_longest_out_of_use_are_forgotten_but_none_in_flight()
             assert latest.turns == [TURN]
         async with sessions.turn(("s0", "mina", ""), 0) as forgotten:
             assert forgotten.turns == []
+
+    asyncio.run(use())
+
+
+def test_the_api_key_with_most_conversations_gives_way() -> None:
+    async def use() -> None:
+        sessions = Sessions(limit=4)
+        for owner, name in [("one", "s"), *(("two", f"s{number}") for number in range(9))]:
+            async with sessions.turn((name, "mina", owner), 0) as conversation:
+                conversation.append(TURN, None)
+        async with sessions.turn(("s", "mina", "one"), 0) as kept:
+            assert kept.turns == [TURN]
 
     asyncio.run(use())
 

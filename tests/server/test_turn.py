@@ -116,6 +116,15 @@ def test_what_the_request_says_goes_before_the_world() -> None:
     }
 
 
+def test_the_session_that_a_request_leaves_out_may_be_named_by_the_next() -> None:
+    given = read(player_id="p" * 128).session_id
+    assert read(session_id=given).session_id == given
+    longest = f"{'p' * 128}:{'n' * 128}"
+    assert read(session_id=longest).session_id == longest
+    with pytest.raises(msgspec.ValidationError):
+        read(session_id=f"{longest}n")
+
+
 @pytest.mark.parametrize(("stage", "read_as"), [(2, "2"), (True, "True"), (None, "started")])
 def test_a_stage_need_not_be_text(stage: object, read_as: str) -> None:
     assert read(context={"game_state": {"quest_stage": stage}}).scene.quest_stage == read_as

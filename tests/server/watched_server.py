@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from server.http import make_app
 from server.service import Service, open_service
+from server.serving import Http
 from server.settings import read_settings
 
 
@@ -45,7 +46,7 @@ def main() -> None:
     app.routes.append(Route("/held", held))
     listening = socket.create_server(("127.0.0.1", 0))
     print(listening.getsockname()[1], flush=True)
-    uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none")).run([listening])
+    uvicorn.Server(uvicorn.Config(app, log_config=None, http=Http, ws="none")).run([listening])
 
 
 if __name__ == "__main__":
