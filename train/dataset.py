@@ -19,8 +19,7 @@ from rag.scopes import Scene
 from rag.world import World
 
 T = TypeVar("T")
-Spoken = Annotated[str, msgspec.Meta(min_length=1, pattern=r"\S")]
-"""More than white space."""
+Named = Annotated[str, msgspec.Meta(min_length=1)]
 
 SPLITS = ("train", "validation", "test")
 DRILLS = "drills"
@@ -61,19 +60,24 @@ class Context(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class TurnLabel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One labelled turn."""
 
-    conversation: Annotated[str, msgspec.Meta(min_length=1)]
+    conversation: Named
     turn: Annotated[int, msgspec.Meta(ge=0)]
-    npc_id: Annotated[str, msgspec.Meta(min_length=1)]
+    npc_id: Named
     tags: Tags
     context: Context = Context()
-    player_utterance: Spoken
-    response: Spoken
+    player_utterance: str
+    response: str
     delta: dict[str, Unit]
     flag: dict[str, Literal[0, 1]]
     withheld: list[str] = []
     """Flags whose event the player asked for and the state does not allow: 0 in `flag`."""
     lang: Lang
-    split_group: Annotated[str, msgspec.Meta(min_length=1)]
+    split_group: Named
+
+    def __post_init__(self) -> None:
+        for name in ("player_utterance", "response"):
+            if not getattr(self, name).strip():
+                raise ValueError(f"`{name}` is blank")
 
     @property
     def facts(self) -> Facts:
