@@ -181,7 +181,7 @@ def _begin(
 
 
 def _count_turn(service: Service, owner: str, player_id: str) -> None:
-    """Hold a turn against its player's limit and its key's; one that is refused counts for neither.
+    """Hold a turn against its player's limit and its key's; one over either counts for neither.
 
     Raises RateLimited.
     """
@@ -247,7 +247,7 @@ async def metrics(request: Request) -> Response:
     service: Service = request.state.service
     try:
         _owner(request)
-    except Unauthorized:
+    except (Unauthorized, Forbidden):
         if service.settings.admin_key is None:
             raise
         _check_admin(request)

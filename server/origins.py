@@ -35,6 +35,8 @@ def check_origin(headers: Mapping[str, str], origins: Collection[str]) -> None:
     origin = headers.get("origin")
     if origin is None or origin in origins or ANY in origins:
         return
+    if headers.get("sec-fetch-site") == "same-origin":  # so the browser, behind what rewrites Host
+        return
     host = _host(f"//{headers.get('host', '')}")
     if host is None or _host(origin) != host:
         raise Forbidden(
@@ -46,7 +48,8 @@ def check_origin(headers: Mapping[str, str], origins: Collection[str]) -> None:
 def check_host(headers: Mapping[str, str]) -> None:
     """Let in who calls this machine by a name of its own. Raises Forbidden."""
     given = headers.get("host", "")
-    if given and not is_loopback(_host(f"//{given}") or ""):
+    host = (_host(f"//{given}") or "").removesuffix(".")
+    if given and not is_loopback(host) and not host.endswith(".localhost"):  # RFC 6761
         raise Forbidden(
             f"the server has no API keys, so it may not be called {given!r}; call it localhost, "
             "set PERSONA_API_KEYS, or PERSONA_AUTH=off where something else keeps watch"

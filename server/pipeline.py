@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, TypeAlias
@@ -175,8 +175,10 @@ class Dialogue:
         fired = self.triggers.by_keyword(turn.scene, turn.utterance)
         if self.retriever and (fired is None or ask.explain):
             hear = partial(self.retriever.embedder.hear, turn.utterance)
-            progress.heard = await self.threads.hear(hear, progress.deadline)
-            progress.index = self.retriever.index
+            # a keyword that fired stands, whatever an explanation would have told besides
+            with suppress(*() if fired is None else (Overloaded, TimeoutError)):
+                progress.heard = await self.threads.hear(hear, progress.deadline)
+                progress.index = self.retriever.index
         fired = fired or self.triggers.by_meaning(turn.scene, turn.utterance, progress.heard)
         progress.closed = check_gate(turn, progress.precheck_passed, self.world, fired)
 
@@ -207,18 +209,15 @@ class Dialogue:
     async def _say(
         self, request: Request, progress: Progress, check: LineCheck
     ) -> AsyncGenerator[PipelineEvent]:
-        """What comes of one request, sentence by sentence, up to one that must not leave.
-
-        Raises TimeoutError at one that could not be checked in time.
-        """
+        """What comes of one request, sentence by sentence, up to one that must not leave."""
         progress.begin_attempt()
         line = progress.line
-        events = self.engine.stream(request, is_enough=lambda: progress.is_refused or line.is_full)
+        events = self.engine.stream(request, is_enough=lambda: progress.is_stopped or line.is_full)
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, State):
                     yield self._state_event(progress)
-                elif isinstance(event, Token) and not progress.is_refused:
+                elif isinstance(event, Token) and not progress.is_stopped:
                     for sentence in line.push(event.text):
                         if not await self._may_leave(sentence, progress, check):
                             break
@@ -226,7 +225,7 @@ class Dialogue:
                         yield TokenEvent(sentence)
                 elif isinstance(event, Done):
                     progress.done = event
-        if progress.is_refused:
+        if progress.is_stopped:
             return
         last = line.finish(is_cut=progress.is_cut)
         if last and await self._may_leave(last, progress, check):
@@ -234,17 +233,18 @@ class Dialogue:
             yield TokenEvent(last)
 
     async def _may_leave(self, sentence: str, progress: Progress, check: LineCheck) -> bool:
-        """Whether a sentence passes every check; if not, the refusal is remembered.
-
-        Raises TimeoutError where there is no time to check it.
-        """
+        """Whether a sentence passes every check; if not, why is remembered."""
         refusal = check.by_words(f"{progress.line.text[-OVERLAP:]}{sentence}")
         if refusal is None and progress.num_attempts < MAX_ATTEMPTS and progress.decision:
             is_raised = any(progress.decision.flags.values())
             refusal = check.by_decision(f"{progress.line.text}{sentence}", is_raised=is_raised)
         if refusal is None and check.needs_meaning:
             by_meaning = partial(check.by_meaning, sentence)
-            refusal = await self.threads.check(by_meaning, progress.deadline)
+            try:
+                refusal = await self.threads.check(by_meaning, progress.deadline)
+            except TimeoutError:
+                progress.fault = Reason.DEADLINE
+                return False
         progress.note_sentence(sentence, refusal)
         return refusal is None
 

@@ -69,6 +69,11 @@ class Progress:
         return self.fault if self.decision is None else None
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether the last attempt tells no more: refused, or not checked in time."""
+        return self.is_refused or self.fault is not None
+
+    @property
     def is_cut(self) -> bool:
         """Whether the line ends where it had to, not where it wanted to."""
         is_whole = self.done is not None and self.done.finish_reason is FinishReason.STOP

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
+import h11
 import msgspec
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -31,10 +32,17 @@ logger = logging.getLogger(__name__)
 
 
 class Http(H11Protocol):
-    """HTTP/1.1 by h11, which bounds a request's headers (16 KiB) and reads on past an `Upgrade`.
+    """HTTP/1.1 by h11: it keeps 16 KiB of headers that do not end, and reads on past an `Upgrade`.
 
     httptools does neither.
     """
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP; once an answer has begun, nothing more can be said."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
         """Nothing: Java's client and `curl --http2` offer HTTP/2 with each request."""

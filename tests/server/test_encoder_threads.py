@@ -41,6 +41,11 @@ from tests.server.serving import (
 from tests.server.small_world import DOCUMENTS
 
 SOON_S = 0.05
+KEYWORD = "scum"
+SLURS: list[dict[str, Any]] = [
+    {"id": "slurs", "type": "forbidden_trigger_list", "triggers": {"keywords": [KEYWORD]}},
+    {"id": "slurs-meta", "type": "trigger_meta", "trigger": "slurs"},
+]
 MUST_NOT_LEAVE = {
     "id": "mina-validate",
     "type": "main_res_validate",
@@ -182,7 +187,7 @@ def hearing(
     service: Service, gate: Gate, is_slow: Callable[[str], bool] = lambda _: True, **dialogue: Any
 ) -> Service:
     """The service with a world that is compared by meaning, the encoder stopping at the gate."""
-    documents = [msgspec.convert(d, Document) for d in [*DOCUMENTS, MUST_NOT_LEAVE]]
+    documents = [msgspec.convert(d, Document) for d in [*DOCUMENTS, *SLURS, MUST_NOT_LEAVE]]
     embedder = GatedEmbedder(gate, is_slow)
     index, _ = open_index(documents, embedder)
     embedder.is_ready = True
@@ -202,6 +207,16 @@ def test_a_remark_that_is_not_heard_in_time_gets_an_authored_line(
     assert answer["meta"]["reason"] == "deadline"
     assert answer["meta"]["valid"] is False
     assert answer["meta"]["text_source"] == "authored"
+
+
+def test_a_keyword_that_fired_stands_where_only_the_explanation_is_late(
+    tiny_service: Service, threads: EncoderThreads, gate: Gate
+) -> None:
+    with client_of(hearing(tiny_service, gate, threads=threads)) as client:
+        body = ask_body(KEYWORD, deadline_ms=100, explain=True)
+        answer = client.post("/ask", json=body).json()
+        assert not gate.opened.is_set()
+    assert answer["meta"]["reason"] == "forbidden_trigger"
 
 
 @pytest.mark.parametrize("on_overload", ["fallback", "reject"])
@@ -235,6 +250,7 @@ def test_a_sentence_that_is_not_checked_in_time_does_not_leave(
 ) -> None:
     """What was decided stands: it was told before."""
     monkeypatch.setattr(encoder_threads, "GRACE_S", -3_600.0)  # the deadline of checks alone
+    monkeypatch.setattr("runtime.llama_backend.LlamaModel.piece", lambda *_: b"Not now. ")
     body = ask_body("hello there")
     service = hearing(tiny_service, gate, lambda text: text != body["text"], threads=threads)
     with client_of(service) as client:
@@ -244,6 +260,8 @@ def test_a_sentence_that_is_not_checked_in_time_does_not_leave(
     assert answer["meta"]["text_source"] == "authored"
     assert answer["meta"]["flags_detail"]
     assert "line_refused" not in answer["meta"]
+    assert answer["meta"]["usage"]["prompt_tokens"] > 0, "what it cost is told all the same"
+    assert answer["meta"]["timings_ms"]["total"] > 0
 
 
 def test_a_line_that_lacks_a_sentence_for_want_of_time_is_cut() -> None:

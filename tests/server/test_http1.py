@@ -5,14 +5,23 @@ import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.client import HTTPResponse
+from http.client import HTTPResponse, parse_headers
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from server.service import Service
-from tests.server.serving import PATIENCE_S, ask_body, is_idle, wait_until
+from tests.server.serving import (
+    PATIENCE_S,
+    Gate,
+    HookedHeads,
+    altered,
+    ask_body,
+    client_of,
+    is_idle,
+    wait_until,
+)
 from tests.server.watched_server import num_resident_bytes
 
 BODY = json.dumps(ask_body()).encode()
@@ -70,15 +79,33 @@ def test_a_websocket_is_not_taken_either(client: httpx.Client) -> None:
         assert answer_on(connection)[0] == 405
 
 
-def test_who_offers_http2_and_leaves_is_missed(client: httpx.Client, tiny_service: Service) -> None:
-    endless = ask_body(gen_params={"max_tokens": 512, "seed": 7, "temperature": 5})
-    body = json.dumps(endless).encode()
+def test_who_offers_http2_and_leaves_is_missed(tiny_service: Service) -> None:
+    gate = Gate()
+    service = altered(tiny_service, HookedHeads(tiny_service.loaded.heads, gate.wait))
+    with client_of(service) as client:
+        with connected(client) as connection:
+            connection.sendall(head("POST /ask HTTP/1.1", LENGTH, *UPGRADE) + BODY)
+            assert gate.reached.wait(PATIENCE_S)
+            (asked,) = service.engine._scheduler.running
+        try:
+            wait_until(lambda: asked.is_cancelled)
+        finally:
+            gate.opened.set()
+        wait_until(lambda: is_idle(service.engine))
+
+
+def test_what_is_no_http_after_an_answer_has_begun_is_hung_up_on(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
     with connected(client) as connection:
         connection.sendall(
-            head("POST /ask HTTP/1.1", f"Content-Length: {len(body)}", *UPGRADE) + body
+            head("POST /nowhere HTTP/1.1", "Transfer-Encoding: chunked") + b"1\r\na\r\n"
         )
-        wait_until(lambda: not is_idle(tiny_service.engine))
-    wait_until(lambda: is_idle(tiny_service.engine), patience_s=5)
+        assert answer_on(connection)[0] == 404
+        connection.sendall(b"zz\r\n")
+        assert connection.recv(1) == b""
+    assert client.get("/healthz").status_code == 200
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 @pytest.mark.parametrize("start", [b"X-Large: ", b""], ids=["a value", "a name"])
@@ -116,12 +143,9 @@ def test_requests_that_are_sent_at_once_are_answered_in_order(client: httpx.Clie
         turn = head("POST /ask HTTP/1.1", LENGTH) + BODY
         connection.sendall(head("GET /healthz HTTP/1.1") + turn)
         with connection.makefile("rb") as stream:
-            first, second = b"", b""
-            while b'"ok"' not in first:
-                first += stream.readline() if b"\r\n\r\n" not in first else stream.read(1)
-            while b"\r\n\r\n" not in second:
-                second += stream.readline()
-    assert b"200 OK" in second
+            for told in (b'"ok"', b'"text"'):
+                assert stream.readline().split()[1] == b"200"
+                assert told in stream.read(int(parse_headers(stream)["Content-Length"]))
 
 
 def test_an_old_client_is_answered_and_hung_up_on(client: httpx.Client) -> None:

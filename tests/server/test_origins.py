@@ -41,7 +41,10 @@ def test_what_is_no_origin_is_refused(given: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "127.8.8.8", "[::1]", "[::1]:8000", ""],
+    [
+        *("localhost", "LOCALHOST:8000", "localhost.:8000", "persona.localhost:8000"),
+        *("127.0.0.1:8000", "127.8.8.8", "[::1]", "[::1]:8000", ""),
+    ],
 )
 def test_this_machine_has_these_names(host: str) -> None:
     check_host({"host": host})
@@ -56,6 +59,7 @@ def test_who_names_no_host_is_no_browser() -> None:
     [
         "evil.example",
         "localhost.evil.example",
+        "evillocalhost",
         "127.0.0.1.evil.example:80",
         "10.0.0.7",
         "[::1",
@@ -79,6 +83,13 @@ def test_by_another_name_nobody_is_let_in(host: str) -> None:
 )
 def test_pages_of_the_same_host_and_those_named_are_let_in(origin: str, host: str) -> None:
     check_origin({"origin": origin, "host": host}, ["https://a.example"])
+
+
+def test_our_own_page_is_let_in_behind_what_calls_us_by_another_name() -> None:
+    headers = {"origin": "https://tunnel.example", "host": "localhost:8000"}
+    check_origin(headers | {"sec-fetch-site": "same-origin"}, [])
+    with pytest.raises(Forbidden):
+        check_origin(headers | {"sec-fetch-site": "same-site"}, [])
 
 
 @pytest.mark.parametrize(
@@ -133,3 +144,11 @@ def test_where_something_else_keeps_watch_any_name_will_do_but_not_any_page(
         asked = client.post("/ask", json=ask_body(), headers={"Host": "npc.example"})
         assert asked.status_code == 200
         check_problem(client.post("/ask", json=ask_body(), headers=CROSS_SITE), 403, "forbidden")
+
+
+def test_the_admin_key_opens_metrics_whatever_the_server_is_called(tiny_service: Service) -> None:
+    service = altered(tiny_service)
+    service.settings = Settings(admin_key=KEY)
+    with client_of(service) as client:
+        headers = {"Authorization": f"Bearer {KEY}", **REBOUND}
+        assert client.get("/metrics", headers=headers).status_code == 200
