@@ -16,7 +16,7 @@ def read_record(path: Path, heads: HeadSpec) -> HeadsRecord:
     """The `heads.json` in `path`. Raises DatasetError if it is none, or of other heads."""
     try:
         record = msgspec.json.decode(path.read_bytes(), type=HeadsRecord)
-    except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+    except (OSError, RecursionError, ValueError) as error:  # msgspec's errors are ValueErrors
         raise DatasetError(f"{path}: no record of heads: {error}") from error
     if record.heads != heads:
         raise DatasetError(

@@ -39,12 +39,13 @@ def test_the_figures_stand_under_their_split_and_the_rest_is_kept(record: Path) 
     assert figures["lines"]["num_lines"] == 2
 
 
-def test_a_file_that_is_no_record_is_told_and_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["{}", '{"training": ' + 2_000 * '{"x":' + "1" + 2_001 * "}"])
+def test_a_file_that_is_no_record_is_told_and_left(tmp_path: Path, content: str) -> None:
     path = tmp_path / "heads.json"
-    path.write_text("{}")
+    path.write_text(content)
     with pytest.raises(DatasetError, match=r"heads\.json: no record of heads"):
         record_figures(path, SPEC, make_report())
-    assert path.read_text() == "{}"
+    assert path.read_text() == content
 
 
 def test_figures_of_other_heads_are_not_noted(record: Path) -> None:
