@@ -53,6 +53,10 @@ class Book:
             for place in persona.locations or [ANY]:
                 yield Scene(persona.npc_id, stage, place)
 
+    def is_npc(self, npc_id: str) -> bool:
+        """Whether it is the id of an NPC with a persona, or "any"."""
+        return npc_id == ANY or npc_id in self.npcs
+
     def names(self, key: str, npc_id: str = ANY) -> list[str]:
         """The stages (`key` "quest_stage") or places ("location") of an NPC, or of all."""
         field = {"quest_stage": "stages", "location": "locations"}[key]
@@ -95,9 +99,11 @@ def _nested(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def one_of(name: str, known: Collection[str]) -> str:
     """The remedy for a `name` that should be one of the `known`; of many it names the nearest."""
-    if close := get_close_matches(name, list(known), n=1, cutoff=0.6):
+    names = list(known)
+    near = get_close_matches(name, names, n=_NUM_NEAREST, cutoff=0.3)
+    if close := get_close_matches(name, near, n=1, cutoff=0.6):
         return f"did you mean {close[0]!r}?"
-    if len(known) > _MOST_NAMES:
-        nearest = get_close_matches(name, list(known), n=_NUM_NEAREST, cutoff=0.0)
-        return f"of the {len(known)} known the nearest are {', '.join(nearest)}"
+    if len(names) > _MOST_NAMES:
+        some = ", ".join(near or names[:_NUM_NEAREST])
+        return f"of the {len(names)} known {'the nearest' if near else 'the first'} are {some}"
     return f"known are {', '.join(known)}" if known else "none is known: define it first"

@@ -116,7 +116,7 @@ def _personas(book: Book) -> Iterator[Problem]:
 
 
 def _scopes(book: Book) -> Iterator[Problem]:
-    strangers = Counter(d.npc_id for d in book.documents if d.npc_id not in {*book.npcs, ANY})
+    strangers = Counter(d.npc_id for d in book.documents if not book.is_npc(d.npc_id))
     told: set[str] = set()
     for document in book.documents:
         npc = document.npc_id
@@ -128,8 +128,10 @@ def _scopes(book: Book) -> Iterator[Problem]:
             told.add(npc)
             continue
         for key in ("quest_stage", "location"):
-            value, names = getattr(document, key), book.names(key, npc)
-            if value not in (ANY, *names) and not isinstance(document, NpcPersona):
+            value = getattr(document, key)
+            if value == ANY or isinstance(document, NpcPersona):
+                continue
+            if value not in (names := book.names(key, npc)):
                 owner = "the world" if npc == ANY else repr(npc)
                 what = f"{owner} has no {key} {value!r}"
                 yield book.problem(document, key, what, one_of(value, names))
@@ -153,18 +155,18 @@ def _same_scopes(book: Book) -> Iterator[Problem]:
 
 
 def _scopes_of_others(book: Book) -> Iterator[Problem]:
-    """Scopes of documents that apply wherever the one that they name does."""
-    npcs = {document.id: document.npc_id for document in book.documents}
+    """Scopes that documents do not share with the one that they name and apply wherever it does."""
+    named = {document.id: document for document in book.documents}
     for document in book.documents:
         if not isinstance(document, TriggerMeta | Questions):
             continue
-        other = document.trigger if isinstance(document, TriggerMeta) else document.about
-        own = {"npc_id": npcs.get(other, document.npc_id)}
+        name = document.trigger if isinstance(document, TriggerMeta) else document.about
+        other = named.get(name, document)  # a name of nothing is told elsewhere
         for key in ("npc_id", "quest_stage", "location"):
             value = getattr(document, key)
-            if value not in (ANY, own.get(key)):
-                what = f"{value!r} bounds nothing: this applies wherever {other!r} does"
-                yield book.problem(document, key, what, f"remove it, or write it at {other!r}")
+            if value not in (ANY, getattr(other, key)):
+                what = f"{value!r} bounds nothing: this applies wherever {name!r} does"
+                yield book.problem(document, key, what, f"remove it, or write it at {name!r}")
 
 
 def _languages(book: Book) -> Iterator[Problem]:
@@ -210,7 +212,7 @@ def _stages(book: Book) -> Iterator[Problem]:
                 yield book.problem(persona, "stages", what, remedy)
     for flag_def in book.flags.get(STAGE_FLAG, []):
         npc = flag_def.npc_id
-        if npc not in {*book.npcs, ANY}:
+        if not book.is_npc(npc):
             continue
         known = book.names("quest_stage", npc)
         if flag_def.value not in known:
@@ -263,7 +265,7 @@ def _flag_defs(book: Book) -> Iterator[Problem]:
     for flag, group in book.flags.items():
         reached = {id(flag_def) for scene in scenes for flag_def in book.flags_at(scene, flag)}
         for flag_def in group:
-            if flag_def.npc_id in {*book.npcs, ANY} and id(flag_def) not in reached:
+            if book.is_npc(flag_def.npc_id) and id(flag_def) not in reached:
                 what = f"{flag!r} can never be raised by this document"
                 remedy = (
                     "allow the flag in the trigger_def of a stage it applies to, or remove what "
@@ -350,9 +352,12 @@ def _keywords_in_ordinary_talk(
         turns[turn.npc_id].append(turn)
     for document in lists:
         own = book.all(DialogueTurn) if document.npc_id == ANY else turns[document.npc_id]
-        keywords = [Keywords.of([keyword]) for keyword in document.triggers.keywords]
+        keywords = Keywords.of(document.triggers.keywords)
+        each = [Keywords.of([keyword]) for keyword in keywords]
         for turn in own:
-            for one in keywords:
+            if keywords.found_in(turn.player) is None:
+                continue
+            for one in each:
                 if keyword := one.found_in(turn.player):
                     what = f"{keyword!r} fires on the dialogue_turn {turn.id!r}"
                     remedy = "choose a longer keyword, or change that dialogue_turn"

@@ -24,6 +24,7 @@ from rag.documents import (
 from rag.loader import Problem
 
 _STATES = ("required_game_state", "required_npc_state", "required_player_state")
+_WORD_START, _WORD_END = re.compile(r"(?<![^\W가-힣])"), re.compile(r"(?:e?s)?(?![^\W가-힣])")
 _NOT_TEXT = {
     "id",
     "about",
@@ -61,17 +62,19 @@ class _Items:
                 self._names.add(str(document.value))
         self._alike = {_words(name): name for name in sorted(self._names)}
         self._book = book
+        self._found: dict[str, bool] = {}
 
     def is_known(self, name: str) -> bool:
         """Whether a document has exactly this name, or a text has it in whole words.
 
-        `lamp_wick` stands in "the lamp wick" too, unless a document names the "Lamp_Wick".
+        `lamp_wick` stands in "the lamp wicks" too, unless a document names the "Lamp_Wick".
         """
         if name in self._names:
             return True
-        words = r"[\s_]+".join(map(re.escape, _words(name).split()))
-        is_alike = _words(name) in self._alike
-        return not is_alike and bool(re.search(rf"(?<!\w){words}(?![^\W가-힣])", self._text))
+        if name not in self._found:
+            words = _words(name)
+            self._found[name] = words not in self._alike and _stands_in(self._text, words)
+        return self._found[name]
 
     def remedy(self, name: str) -> str:
         """What to do about a name that is not known."""
@@ -82,17 +85,31 @@ class _Items:
 
     @cached_property
     def _text(self) -> str:
+        """All texts, each in a line, as `_words` writes them."""
         parts: list[str] = []
         for document in self._book.documents:
             for key, value in values_of(document):
                 if re.split(r"[.\[]", key, maxsplit=1)[0] not in _NOT_TEXT:
                     parts += map(str, value.values()) if isinstance(value, dict) else [str(value)]
-        return "\n".join(parts).casefold()
+        return "\n".join(map(_words, parts))
 
 
-def _words(name: str) -> str:
-    """A name as people would write it, in small letters."""
-    return " ".join(name.casefold().replace("_", " ").split())
+def _words(text: str) -> str:
+    """A name or text with one space between words, in small letters."""
+    return " ".join(text.casefold().replace("_", " ").split())
+
+
+def _stands_in(text: str, words: str) -> bool:
+    """Whether `text` has the `words` as whole ones, or in the plural.
+
+    Hangul may stand before and after them: compounds and particles are written as one word.
+    """
+    start = text.find(words)
+    while start >= 0:
+        if _WORD_START.match(text, start) and _WORD_END.match(text, start + len(words)):
+            return True
+        start = text.find(words, start + 1)
+    return False
 
 
 def _condition(
@@ -192,7 +209,8 @@ def _implies(given: Conditions, asked: Conditions) -> bool:
         and _implies_names(given.required_actions, asked.required_actions)
         and all(name in least and least[name] >= bound for name, bound in bounds.items())
         and all(
-            _implies_one(_typed(getattr(given, part).get(name, [])), _typed(choice))
+            bool(_choices(choice))  # a choice of none never holds
+            and _implies_one(_typed(getattr(given, part).get(name, [])), _typed(choice))
             for part in _STATES
             for name, choice in getattr(asked, part).items()
         )

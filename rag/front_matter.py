@@ -1,14 +1,15 @@
 """Front matter: the `key: value` lines between two `---` at the head of a text file.
 
-It looks like YAML and is less: a value is the rest of its line. Where YAML would say something
-else, that is a fault, so that nothing is read otherwise than it was meant.
+A first line of more dashes begins none: it may be the frame of a title, and stays text.
+
+Front matter looks like YAML and is less: a value is the rest of its line. Where YAML would say
+something else, that is a fault, so that nothing is read otherwise than it was meant.
 """
 
-import re
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-_FENCE, _CLOSING_FENCE = re.compile(r"-{3,}"), re.compile(r"-{3,}|\.{3}")
+_FENCE, _CLOSING_FENCES = "---", ("---", "...")
 _CLOSING = {'"': '"', "'": "'", "[": "]", "{": "}"}
 _LIST = "items"
 """The key whose value is several names with commas between them."""
@@ -41,16 +42,16 @@ def read_front_matter(text: str) -> FrontMatter:
     """The front matter of `text` (lines end in a newline alone), if it begins with `---`."""
     body = text.strip()
     first, *lines = body.split("\n")
-    if not _FENCE.fullmatch(first.rstrip()):
+    if first.rstrip() != _FENCE:
         return FrontMatter(body)
-    ends = (at for at, line in enumerate(lines) if _CLOSING_FENCE.fullmatch(line.strip()))
+    ends = (at for at, line in enumerate(lines) if line.rstrip() in _CLOSING_FENCES)
     if (end := next(ends, None)) is None:
         remedy = "end it with a line `---`, or remove the first line if it is none"
         fault = Fault("-", "the front matter that begins with `---` has no end", remedy)
         return FrontMatter(body, faults=[fault], is_closed=False)
     found = FrontMatter("\n".join(lines[end + 1 :]).strip())
     for line in map(str.strip, lines[:end]):
-        if line and not line.startswith("#"):
+        if line:
             _read_line(line, found)
     return found
 
@@ -58,8 +59,12 @@ def read_front_matter(text: str) -> FrontMatter:
 def _read_line(line: str, into: FrontMatter) -> None:
     key, colon, rest = line.partition(":")
     key, value = key.strip(), rest.strip()
-    if not colon:
-        remedy = "write each key in a line of its own; names of a list go behind it: items: a, b"
+    if key.startswith("#") or not colon:
+        remedy = (
+            "notes for people go into `comment`, and a heading below the front matter"
+            if key.startswith("#")
+            else "write each key in a line of its own; names of a list go behind it: items: a, b"
+        )
         into.faults.append(Fault("-", f"{line!r} is no `key: value`", remedy))
     elif key == _CONTENT:
         what = "the content is the text below the front matter"

@@ -123,7 +123,7 @@ def _read(path: Path, file: str) -> Iterator[Document | Problem]:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return
-        if (problem := _misnamed(path, file)) is not None:
+        if (problem := _badly_named(file)) is not None:
             yield problem
             return
         text = _text(path)
@@ -133,7 +133,7 @@ def _read(path: Path, file: str) -> Iterator[Document | Problem]:
         what = f"not UTF-8: {error.reason} at byte {error.start}"
         yield Problem(file, "-", "-", what, "save the file as UTF-8")
     else:
-        yield from _read_json(text, file) if is_json else _read_lore(text, path.stem, file)
+        yield from _read_json(text, file) if is_json else _read_lore(text, path, file)
 
 
 def _unreadable(file: str, error: OSError) -> Problem:
@@ -141,18 +141,13 @@ def _unreadable(file: str, error: OSError) -> Problem:
     return Problem(file, "-", "-", what, "make it readable, or remove it")
 
 
-def _misnamed(path: Path, file: str) -> Problem | None:
+def _badly_named(file: str) -> Problem | None:
     """What is wrong with a file's name, or with that of a folder around it."""
     shown = os.fsencode(file).decode("utf-8", "replace")
-    if shown != file:
-        what = "the name is not UTF-8"
-        return Problem(shown, "-", "-", what, "rename it; an archive from Windows may have made it")
-    meant = path.with_suffix("")
-    if path.suffix.lower() in LORE_SUFFIXES and meant.suffix.lower() == JSON_SUFFIX:
-        what = f"JSON is not read from a {path.suffix} file"
-        remedy = f"rename it to {meant.name}; the file manager may be hiding its last ending"
-        return Problem(file, "-", "-", what, remedy)
-    return None
+    if shown == file:
+        return None
+    what = "the name is not UTF-8"
+    return Problem(shown, "-", "-", what, "rename it; an archive from Windows may have made it")
 
 
 def _text(path: Path) -> str:
@@ -163,10 +158,20 @@ def _text(path: Path) -> str:
     return raw.decode("utf-8-sig")  # Windows editors begin with a mark
 
 
+def _hidden_json(text: str, path: Path, file: str) -> Problem | None:
+    """What is wrong with a text file that is JSON by its name and its first sign."""
+    meant = path.with_suffix("")
+    if meant.suffix.lower() != JSON_SUFFIX or not text.lstrip().startswith(("{", "[")):
+        return None
+    what = f"JSON is not read from a {path.suffix} file"
+    remedy = f"rename it to {meant.name}; the file manager may be hiding its last ending"
+    return Problem(file, "-", "-", what, remedy)
+
+
 def _read_json(text: str, file: str) -> Iterator[Document | Problem]:
     try:
         content = in_nfc(msgspec.json.decode(text))
-        repeated = repeated_keys(text)
+        repeated = repeated_keys(text, content)
     except (msgspec.DecodeError, RecursionError) as error:
         remedy = "look for a missing comma, quote or bracket just before that byte"
         yield Problem(file, "-", "-", f"not valid JSON: {error}", remedy)
@@ -178,9 +183,12 @@ def _read_json(text: str, file: str) -> Iterator[Document | Problem]:
         yield from _convert(item, file)
 
 
-def _read_lore(text: str, stem: str, file: str) -> Iterator[Document | Problem]:
+def _read_lore(text: str, path: Path, file: str) -> Iterator[Document | Problem]:
+    if (problem := _hidden_json(text, path, file)) is not None:
+        yield problem
+        return
     found = read_front_matter(in_nfc(text.replace("\r\n", "\n").replace("\r", "\n")))
-    item = {"id": in_nfc(stem), "type": "lore", **found.head, "content": found.body}
+    item = {"id": in_nfc(path.stem), "type": "lore", **found.head, "content": found.body}
     for fault in found.faults:
         yield Problem(file, _id_of(item), fault.key, fault.what, fault.remedy)
     if found.is_closed:

@@ -150,6 +150,13 @@ WAYS: dict[str, tuple[Callable[[Documents], None], str, str, str, str]] = {
         change("forbidden", npc_id="any"),
         *("forbidden.meta", "npc_id", "'nari' bounds nothing", "at 'nari.forbidden'"),
     ),
+    "a trigger_meta for another stage than its list's": (
+        both(
+            change("forbidden", quest_stage="in_progress"),
+            change("forbidden.meta", quest_stage="completed"),
+        ),
+        *("forbidden.meta", "quest_stage", "'completed' bounds nothing", "at 'nari.forbidden'"),
+    ),
     "questions for one place": (
         add("q", type="questions", about="nari.turn.1", questions=["Who?"], location="nari_home"),
         *("q", "location", "wherever 'nari.turn.1' does", "remove it"),
@@ -419,6 +426,26 @@ def test_of_many_known_names_the_nearest_are_told(tmp_path: Path, documents: Doc
     assert len(remedy) < 120
 
 
+def test_of_many_known_names_some_are_told_where_none_is_near(
+    tmp_path: Path, documents: Documents
+) -> None:
+    for number in range(30):
+        add(f"turn.{number}", type="dialogue_turn", player="?", npc="…")(documents)
+    add("q", type="questions", about="0xFF", questions=["Who?"])(documents)
+    (remedy,) = [p.remedy for p in problems_of(tmp_path, documents) if p.key == "about"]
+    assert remedy.startswith("of the 34 known the first are nari.")
+    assert remedy.count(",") == 4
+
+
+def test_all_keywords_in_a_dialogue_are_told(tmp_path: Path, documents: Documents) -> None:
+    change("forbidden", triggers={"keywords": ["thief", "kill", "죽어"]})(documents)
+    change("turn.1", player="죽어, or I kill you")(documents)
+    told = [p.what for p in problems_of(tmp_path, documents) if p.key == "triggers.keywords"]
+    assert told == [
+        f"{keyword!r} fires on the dialogue_turn 'nari.turn.1'" for keyword in ("kill", "죽어")
+    ]
+
+
 def test_a_keyword_inside_another_word_of_a_dialogue_is_no_problem(
     tmp_path: Path, documents: Documents
 ) -> None:
@@ -437,11 +464,13 @@ def test_a_stage_that_an_event_of_every_stage_leads_to_is_no_problem(
     assert len(load_world(tmp_path).documents) == len(documents)
 
 
-def test_questions_and_metas_may_name_the_npc_of_what_they_are_about(
+def test_questions_and_metas_may_have_the_scope_of_what_they_are_about(
     tmp_path: Path, documents: Documents
 ) -> None:
     add("q", type="questions", about="nari.turn.1", questions=["Who?"])(documents)
     assert documents["forbidden.meta"]["npc_id"] == documents["q"]["npc_id"] == "nari"
+    for name in ("turn.1", "q", "forbidden", "forbidden.meta"):
+        change(name, quest_stage="in_progress", location="nari_home")(documents)
     write_json(tmp_path, "npcs/nari.json", [*documents.values()])
     assert len(load_world(tmp_path).documents) == len(documents)
 

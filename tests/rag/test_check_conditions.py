@@ -97,16 +97,58 @@ def test_an_exception_that_may_fail_where_the_rest_holds_is_no_problem(
     assert told(trigger({**asked, "unless": [excepted]})) == []
 
 
-@pytest.mark.parametrize("text", ["the golden needle.", "golden_needle", "GOLDEN needle를 찾아"])
+@pytest.mark.parametrize("asked", [{}, game(open=True), game(open=[])])
+def test_an_exception_that_names_no_value_is_only_told_never_to_hold(asked: dict[str, Any]) -> None:
+    keys = told(trigger({**asked, "unless": [game(open=[])]}))
+    assert "trigger.unless[0].required_game_state.open" in keys
+    assert "trigger.unless[0]" not in keys
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the golden needle.",
+        "golden_needle",
+        "GOLDEN needle를 찾아",
+        "three golden needles",
+        "_Golden\nneedle_",
+    ],
+)
 def test_an_item_in_whole_words_of_a_text_is_known(text: str) -> None:
     lore = {"id": "l", "type": "lore", "content": text}
     assert told(lore, trigger({"required_items": {"mandatory": ["golden_needle"]}})) == []
 
 
-def test_a_hangul_item_in_a_text_takes_particles() -> None:
-    lore = {"id": "l", "type": "lore", "content": "은골무를 잃어버렸다"}
-    assert told(lore, trigger({"required_items": {"mandatory": ["은골무"]}})) == []
-    assert told(lore, trigger({"required_items": {"mandatory": ["골무"]}})) != []
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        ("apple", "Red apples grow here."),
+        ("torch", "Two torches; a torchbearer."),
+        ("은골무", "은골무를 잃어버렸다"),
+        ("목걸이", "금목걸이를 잃어버렸다"),
+        ("등_심지", "새 등 심지가 있다"),
+    ],
+)
+def test_a_text_may_have_an_item_in_the_plural_or_in_a_compound(item: str, text: str) -> None:
+    lore = {"id": "l", "type": "lore", "content": text}
+    assert told(lore, trigger({"required_items": {"mandatory": [item]}})) == []
+
+
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        ("apple", "A pineapple, an appleseed, apple2."),
+        ("ring", "The string broke in spring; a ringlet."),
+        ("목거리", "금목걸이를 잃어버렸다"),
+        ("lamp_wick", {"ko": "a lamp", "en": "wick"}),
+    ],
+)
+def test_an_item_is_not_known_by_a_part_of_a_word_or_by_two_texts(
+    item: str, text: str | dict[str, str]
+) -> None:
+    lore = {"id": "l", "type": "lore", "content": text}
+    conditions = {"required_items": {"mandatory": [item]}}
+    assert told(lore, trigger(conditions)) == ["trigger.required_items.mandatory"]
 
 
 def test_an_item_that_a_document_spells_otherwise_is_not_known_by_a_text() -> None:

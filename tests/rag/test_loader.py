@@ -120,7 +120,7 @@ def test_a_name_that_is_not_utf_8_is_a_problem_that_can_be_printed(tmp_path: Pat
         (
             '{"id": "t", "type": "trigger_def", "trigger": {"unless": [{"required_game_state":'
             ' {"\ud558": 1, "\u1112\u1161": 2}}]}}',
-            [("t", "trigger.unless.required_game_state.하")],
+            [("t", "trigger.unless[0].required_game_state.하")],
         ),
     ],
 )
@@ -131,6 +131,16 @@ def test_a_key_that_stands_twice_in_an_object_is_a_problem(
     _, problems = read_documents(tmp_path)
     assert [(p.document_id, p.key) for p in problems] == found
     assert {(p.what, p.remedy) for p in problems} == {("stands twice", "keep one of them")}
+
+
+@pytest.mark.parametrize("content", ['"a', 'a":"b', '":', "a :"])
+def test_signs_of_a_key_within_a_text_hide_no_repeated_key(tmp_path: Path, content: str) -> None:
+    once = f'"id": "a", "type": "lore", "content": {json.dumps(content)}'
+    (tmp_path / "a.json").write_text(f"{{{once}}}")
+    assert read_documents(tmp_path)[1] == []
+    (tmp_path / "a.json").write_text(f'{{{once}, "title"\n: "b", "title" :"b"}}')
+    _, (problem,) = read_documents(tmp_path)
+    assert (problem.key, problem.what) == ("title", "stands twice")
 
 
 @pytest.mark.parametrize("value", ["9" * 5_000, "1" + "0" * 300, '"\\u0000"', "[]", "[[{}]]"])
@@ -199,15 +209,30 @@ def test_front_matter_says_where_lore_applies(tmp_path: Path, newline: str) -> N
         "--- \nid: mill\nnpc_id: bori\n---\nIt stands.",
         "---\nid: mill\nnpc_id: bori\n---\t\nIt stands.",
         "\n \n---\nid: mill\nnpc_id: bori\n---\nIt stands.",
-        "----\nid: mill\nnpc_id: bori\n----\n\nIt stands.\n",
+        "---\nid: mill\nnpc_id: bori\n---\n\nIt stands.\n",
         "---\nid: mill\nnpc_id: bori\n...\nIt stands.",
-        "---\n# of Bori\n\n  id:mill\nitems:\nnpc_id: bori\n---\nIt stands.",
+        "---\ncomment: of Bori\n\n  id:mill\nitems:\nnpc_id: bori\n---\nIt stands.",
         "---\rid: mill\rnpc_id: bori\r---\rIt stands.",
     ],
 )
 def test_front_matter_is_read_where_its_meaning_is_plain(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.md").write_bytes(text.encode())
-    assert only_document(tmp_path) == Lore(id="mill", npc_id="bori", content="It stands.")
+    document = msgspec.structs.replace(only_document(tmp_path), comment="")
+    assert document == Lore(id="mill", npc_id="bori", content="It stands.")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "----\n# Notes of the miller\n----\nbody",
+        "----------\nThe Old Mill\n----------\nIt stands.",
+        "----\nid: mill\n---\nIt stands.",
+        "***\nThe Old Mill\n---\nIt stands.",
+    ],
+)
+def test_what_begins_with_another_rule_is_text_to_its_last_word(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mill.md").write_text(text)
+    assert only_document(tmp_path) == Lore(id="mill", content=text)
 
 
 def test_an_empty_head_leaves_all_as_it_is_without(tmp_path: Path) -> None:
@@ -240,6 +265,9 @@ def test_front_matter_without_an_end_is_a_problem_and_no_lore(tmp_path: Path) ->
         ("items: [rope, bell]", "items", "in quotes or brackets"),
         ('items: rope, "bell"', "items", "in quotes or brackets"),
         ("- rope", "-", "is no `key: value`"),
+        ("# The Old Mill", "-", "'# The Old Mill' is no `key: value`"),
+        ("# note: of Bori", "-", "is no `key: value`"),
+        ("-----", "-", "'-----' is no `key: value`"),
     ],
 )
 def test_what_yaml_would_read_otherwise_is_a_problem_of_its_key(
@@ -317,6 +345,19 @@ def test_json_in_a_text_file_is_a_problem_and_no_lore(tmp_path: Path, name: str)
     assert sources == []
     assert problem.file == name
     assert f"rename it to {Path(name).stem}" in problem.remedy
+
+
+@pytest.mark.parametrize("name", ["x.json.md", "bori.JSON.TXT"])
+def test_prose_in_a_text_file_that_is_named_like_json_is_lore(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("It stands.")
+    assert only_document(tmp_path) == Lore(id=Path(name).stem, content="It stands.")
+
+
+def test_a_heading_in_front_matter_is_told_where_it_belongs(tmp_path: Path) -> None:
+    (tmp_path / "x.md").write_text("---\n# The Old Mill\n---\nIt stands.")
+    _, (problem,) = read_documents(tmp_path)
+    assert "`comment`" in problem.remedy
+    assert "below the front matter" in problem.remedy
 
 
 def test_a_folder_that_is_a_link_is_read_once(tmp_path: Path) -> None:
