@@ -3,13 +3,16 @@
 Texts are compared letter by letter, Hangul taken apart into jamo, so that "ㅅㅣㅂㅏㄹ" and "시발"
 are one; what is no letter is left out, and digits and Latin letters between Hangul are tried both
 as the jamo that they look like and as nothing. A Hangul word may begin inside another (prefixes are
-many), but only with a syllable; a Latin one must be a word. Over white space a word is found only
-where whole short pieces were pulled apart: "시 발" is the word, "다시 발견" is not.
+many), but only with a syllable; a Latin one must be a word, but for a particle of Hangul behind it.
+Over white space a word is found only where whole short pieces were pulled apart: "시 발" is the
+word, "다시 발견" is not.
 
 A keyword that itself holds digits, symbols or two scripts ("18놈", "f**k", "x발") is sought as it
-is written: read as look-alikes or left out, its signs would make it another word.
+is written: read as look-alikes or left out, its signs would make it another word. Signs around a
+plain word ("#시발", "kill*") are none of its own.
 """
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -38,8 +41,15 @@ _JAMO_LOOKS: Looks = str.maketrans(
 )
 _LATIN_LOOKS: Looks = str.maketrans({**LATIN_LOOKS, "|": "l"})
 _NO_LOOKS: Looks = {}
-_MASKS = "*#@%&_"
+_MASKS = "*#@%"
 """Punctuation, by Unicode, that is written in a letter's place."""
+_POINTS = ".,"
+"""What stands within a number."""
+_MARKS = f"{_POINTS}:/~·–-"
+"""What stands within a number or between two."""
+_STRAY_MARKS = re.compile(rf"[{_MARKS}](?:(?<!\d.)|[{_MARKS}]*+(?!\d))")
+_FEWEST_LETTERS = {"hangul": 2, "latin": 3}
+"""Letters or syllables that are a word without the signs around it; "씨*" and "as*" hide more."""
 _REMEMBERED = 0x250
 """Code points below which letters are remembered once read: Latin."""
 _LONGEST_PIECE = 2
@@ -48,12 +58,13 @@ _LONGEST_PIECE = 2
 
 @dataclass(frozen=True, slots=True)
 class _Letter:
-    """A letter or jamo, the word it stands in, and whether it begins and ends its character."""
+    """A letter or jamo, the word it stands in, and its place in a character or its look-alike."""
 
     value: str
     word: int
     is_first: bool
     is_last: bool
+    is_look_alike: bool
 
 
 class _Sought(NamedTuple):
@@ -84,7 +95,7 @@ class Keywords:
 
     def found_in(self, text: str) -> str | None:
         """The first that `text` holds, plain or disguised; None if it holds none."""
-        folded = unicodedata.normalize("NFKC", text).casefold()
+        folded = _folded(text)
         lines: dict[str, list[tuple[str, Reading]]] = {}
         for sought in self.sought:
             if sought.kind not in lines:
@@ -109,22 +120,46 @@ def _lines(folded: str, kind: str) -> list[tuple[str, Reading]]:
 
 
 def _sought(keyword: str) -> _Sought:
-    plain = unicodedata.normalize("NFKC", keyword).casefold()
-    kept = [char for char in plain if _is_written(char)]
-    hangul = [char for char in kept if _is_hangul(char)]
-    is_plain = all(map(str.isalpha, kept)) and len(hangul) in (0, len(kept))
-    kind = ("hangul" if hangul else "latin") if is_plain else "written"
-    return _Sought(keyword, "".join(map(_jamo, kept)), kind, len(plain.split()) == 1)
+    plain = _folded(keyword)
+    own = _without_signs_around("".join(filter(_is_written, plain)))
+    letters = "".join(map(_jamo, own))
+    return _Sought(keyword, letters, _kind(own), len(plain.split()) == 1)
+
+
+def _folded(text: str) -> str:
+    """In one way of writing letters; marks stay where they part digits: "1.8" is not "18"."""
+    return _STRAY_MARKS.sub("", unicodedata.normalize("NFKC", text).casefold())
+
+
+def _without_signs_around(keyword: str) -> str:
+    """What signs at the edges of a plain word leave of it; all where they may stand for letters."""
+    signs = "".join(char for char in keyword if not (char.isalpha() or char.isdigit()))
+    word = keyword.strip(signs)
+    kind = _kind(word)
+    if kind == "written" or len(word) < _FEWEST_LETTERS[kind]:
+        return keyword
+    hides_letters = kind == "latin" and any(ord(sign) in _LATIN_LOOKS for sign in signs)  # "$hit"
+    return keyword if hides_letters else word
+
+
+def _kind(keyword: str) -> str:
+    num_hangul = sum(map(_is_hangul, keyword))
+    is_plain = keyword.isalpha() and num_hangul in (0, len(keyword))
+    return ("hangul" if num_hangul else "latin") if is_plain else "written"
 
 
 def _letters(text: str, looks: Looks, is_kept: Callable[[str], bool]) -> list[_Letter]:
     letters: list[_Letter] = []
     for number, word in enumerate(text.split()):
-        for char in word.translate(looks):
+        for written in word:
+            char = written.translate(looks)
             if is_kept(char):
                 parts = _jamo(char)
                 last = len(parts) - 1
-                letters += [_Letter(p, number, i == 0, i == last) for i, p in enumerate(parts)]
+                letters += [
+                    _Letter(part, number, i == 0, i == last, char != written)
+                    for i, part in enumerate(parts)
+                ]
     return letters
 
 
@@ -138,12 +173,12 @@ def _is_hangul(char: str) -> bool:
 
 
 def _is_written(char: str) -> bool:
-    """Whether a character is of a keyword's own: a letter, a digit, or a sign that hides one.
+    """Whether a folded character is of a keyword's own: a letter, digit, mark or hiding sign.
 
-    Punctuation is not: "i'll kill you!" is found without it.
+    Other punctuation is not: "i'll kill you!" is found without it.
     """
-    is_symbol = unicodedata.category(char)[0] == "S" and char != "~"
-    return char.isalpha() or char.isdigit() or is_symbol or char in _MASKS
+    is_symbol = unicodedata.category(char)[0] == "S"
+    return char.isalpha() or char.isdigit() or is_symbol or char in _MASKS or char in _MARKS
 
 
 class _Line(dict[int, str | None]):
@@ -185,14 +220,14 @@ def _is_found(letters: list[_Letter], start: int, end: int, sought: _Sought) -> 
     match = letters[start:end]
     if not (match[0].is_first and match[-1].is_last):
         return False
-    if sought.kind == "written":
-        edges = letters[max(start - 1, 0) : start + 1], letters[end - 1 : end + 1]
-        is_whole = match[0].word == match[-1].word or not sought.is_one_word
-        return is_whole and not any(map(_is_run, edges))
     begins_word = start == 0 or letters[start - 1].word != match[0].word
     ends_word = end == len(letters) or letters[end].word != match[-1].word
+    if sought.kind == "written":
+        is_whole = match[0].word == match[-1].word if sought.is_one_word else begins_word
+        runs_in = not begins_word and _runs_on(letters[start - 1], match)
+        return is_whole and not runs_in and (ends_word or not _is_run(match[-1], letters[end]))
     if sought.kind == "latin":
-        return begins_word and ends_word
+        return begins_word and (ends_word or _takes_particle(match, letters[end]))
     if not sought.is_one_word:
         return begins_word
     pieces = [[*group] for _, group in groupby(match, key=lambda letter: letter.word)]
@@ -200,10 +235,19 @@ def _is_found(letters: list[_Letter], start: int, end: int, sought: _Sought) -> 
     return len(pieces) == 1 or (begins_word and ends_word and max(sizes) <= _LONGEST_PIECE)
 
 
-def _is_run(pair: list[_Letter]) -> bool:
-    """Whether two neighbours are of one number or one word that is not Hangul."""
-    if len(pair) < 2 or pair[0].word != pair[1].word:
-        return False
-    values = [letter.value for letter in pair]
-    is_number = all(map(str.isdigit, values))
+def _takes_particle(match: list[_Letter], after: _Letter) -> bool:
+    """Whether Hangul follows a Latin word, and no number of look-alikes: "455냥"."""
+    return _is_hangul(after.value) and not all(letter.is_look_alike for letter in match)
+
+
+def _runs_on(before: _Letter, match: list[_Letter]) -> bool:
+    """Whether a match goes on with a number or word, "b@ss" by what its first sign stands for."""
+    first = next((letter for letter in match if letter.value.isalpha()), match[0])
+    return _is_run(before, match[0]) or _is_run(before, first)
+
+
+def _is_run(one: _Letter, other: _Letter) -> bool:
+    """Whether two of one word's letters are of one number, or of one script that is not Hangul."""
+    values = one.value, other.value
+    is_number = all(value.isdigit() or value in _POINTS for value in values)
     return is_number or all(value.isalpha() and not _is_hangul(value) for value in values)
