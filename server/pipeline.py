@@ -176,7 +176,8 @@ class Dialogue:
         if self.retriever and (fired is None or ask.explain):
             hear = partial(self.retriever.embedder.hear, turn.utterance)
             # a keyword that fired stands, whatever an explanation would have told besides
-            with suppress(*() if fired is None else (Overloaded, TimeoutError)):
+            needless = (Overloaded, TimeoutError) if fired else ()
+            with suppress(*needless):
                 progress.heard = await self.threads.hear(hear, progress.deadline)
                 progress.index = self.retriever.index
         fired = fired or self.triggers.by_meaning(turn.scene, turn.utterance, progress.heard)
